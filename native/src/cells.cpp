@@ -1,0 +1,184 @@
+// Payloads of cells: head, stripe table, stripes; which body runs; what stands in a payload.
+#include "tensorpress/cells.h"
+
+#include <cstdlib>
+#include <cstring>
+#include <string_view>
+
+#include "tensorpress/cells_body.h"
+#include "tensorpress/crc32c.h"
+
+namespace tensorpress {
+namespace {
+
+void put32(std::uint8_t* p, std::uint32_t v) {
+  for (int i = 0; i < 4; ++i) p[i] = std::uint8_t(v >> 8 * i);
+}
+std::uint32_t get32(const std::uint8_t* p) { return p[0] | p[1] << 8 | p[2] << 16 | std::uint32_t(p[3]) << 24; }
+
+std::uint32_t stripe_check(std::uint32_t seed, std::int64_t stripe, const std::uint8_t* data, std::size_t nbytes) {
+  std::uint8_t number[4];
+  put32(number, std::uint32_t(stripe));
+  return crc32c(data, nbytes, crc32c(number, 4, seed));
+}
+
+const StripeBody& choose_body() {
+  const char* wanted = std::getenv("TENSORPRESS_ISA");  // pins a body, for tests
+  const std::string_view isa = wanted ? wanted : "";
+#if defined(TP_X86)
+  const bool has_avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi2");
+  const bool has_avx512 = has_avx2 && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+                          __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vbmi") &&
+                          __builtin_cpu_supports("avx512vbmi2");
+  if (has_avx512 && isa != "avx2" && isa != "scalar") return avx512::stripe_body;
+  if (has_avx2 && isa != "scalar") return avx2::stripe_body;
+#endif
+  return scalar::stripe_body;
+}
+
+const StripeBody& body() {
+  static const StripeBody& chosen = choose_body();
+  return chosen;
+}
+
+}  // namespace
+
+std::int64_t stripe_count(const MapView& map) { return map.channels && map.columns ? (map.rows + stripe_rows - 1) / stripe_rows : 0; }
+
+std::int64_t max_stripe_nbytes(const MapView& map) {
+  const std::int64_t rows = map.rows < stripe_rows ? map.rows : stripe_rows;
+  const std::int64_t depth = channels_of_cell(map);
+  const std::int64_t cells = (map.channels + depth - 1) / depth * ((map.columns + cell_columns - 1) / cell_columns);
+  return rows * map.columns * map.channels + cell_header_nbytes * cells;
+}
+
+std::int64_t max_payload_nbytes(const MapView& map, std::size_t head_nbytes) {
+  const std::int64_t stripes = stripe_count(map);
+  return std::int64_t(head_nbytes) + output_slack + (stripes ? stripes * (8 + max_stripe_nbytes(map)) : 0);
+}
+
+Outcome encode_cells(const MapView& map, const CellRules& rules, const std::uint8_t* head, std::size_t head_nbytes, std::uint8_t* out,
+                     std::int64_t capacity) {
+  Outcome result;
+  if (capacity < max_payload_nbytes(map, head_nbytes)) {
+    result.fault = Fault::output_small;
+    return result;
+  }
+  const std::int64_t stripes = stripe_count(map);
+  std::memcpy(out, head, head_nbytes);
+  const std::uint32_t seed = crc32c(head, head_nbytes, 0);
+  std::uint8_t* table = out + head_nbytes;
+  std::uint8_t* at = table + 8 * stripes;
+  for (std::int64_t s = 0; s < stripes; ++s) {
+    result = body().encode(map, rules, s, at);
+    if (result.fault != Fault::none) return result;
+    put32(table + 8 * s, std::uint32_t(result.nbytes));
+    put32(table + 8 * s + 4, stripe_check(seed, s, at, std::size_t(result.nbytes)));
+    at += result.nbytes;
+  }
+  result.nbytes = at - out;
+  return result;
+}
+
+Outcome decode_cells(const std::uint8_t* payload, std::int64_t nbytes, std::size_t head_nbytes, const CellRules& rules, const MapView& map) {
+  Outcome result;
+  const std::int64_t stripes = stripe_count(map);
+  const std::uint32_t seed = crc32c(payload, head_nbytes, 0);
+  const std::uint8_t* table = payload + head_nbytes;
+  const std::uint8_t* at = table + 8 * stripes;
+  for (std::int64_t s = 0; s < stripes; ++s) {
+    const std::int64_t size = get32(table + 8 * s);
+    result.stripe = s;
+    if (size > payload + nbytes - at) {
+      result.fault = Fault::payload_cut;
+      return result;
+    }
+    if (stripe_check(seed, s, at, std::size_t(size)) != get32(table + 8 * s + 4)) {
+      result.fault = Fault::stripe_check;
+      return result;
+    }
+    result = body().decode(at, size, map, rules, s);
+    if (result.fault != Fault::none) return result;
+    at += size;
+  }
+  return result;
+}
+
+Outcome count_modes(const std::uint8_t* payload, std::int64_t nbytes, std::size_t head_nbytes, const MapView& map, std::int64_t counts[4]) {
+  Outcome result;
+  const std::uint8_t* at = payload + head_nbytes + 8 * stripe_count(map);
+  const std::uint8_t* end = payload + nbytes;
+  while (at < end) {
+    if (end - at < cell_header_nbytes || end - at < cell_header_nbytes + (at[1] | at[2] << 8)) {
+      result.fault = Fault::header_cut;
+      return result;
+    }
+    ++counts[at[0] & 3];
+    at += cell_header_nbytes + (at[1] | at[2] << 8);
+  }
+  return result;
+}
+
+// --- the plain zero bitmap --------------------------------------------------------------------------------------------
+
+namespace {
+
+template <class Word>
+std::int64_t bitmap_encode(const std::uint8_t* words, std::int64_t count, std::uint8_t* out) {
+  std::uint8_t* values = out + (count + 7) / 8;
+  for (std::int64_t i = 0; i < count; i += 8) {
+    std::uint8_t bits = 0;
+    const int n = count - i < 8 ? int(count - i) : 8;
+    for (int k = 0; k < n; ++k) {
+      Word word;
+      std::memcpy(&word, words + (i + k) * sizeof(Word), sizeof(Word));
+      std::memcpy(values, &word, sizeof(Word));  // always written, kept only where the pointer moves on: no branch
+      const bool nonzero = word != 0;
+      bits |= std::uint8_t(nonzero << k);
+      values += nonzero ? sizeof(Word) : 0;
+    }
+    out[i / 8] = bits;
+  }
+  return values - out;
+}
+
+template <class Word>
+bool bitmap_decode(const std::uint8_t* data, std::int64_t nbytes, std::int64_t count, std::uint8_t* words) {
+  const std::int64_t bitmap = (count + 7) / 8;
+  if (nbytes < bitmap || (count % 8 && data[bitmap - 1] >> count % 8)) return false;
+  std::int64_t nonzeros = 0;
+  for (std::int64_t i = 0; i < bitmap; ++i) nonzeros += __builtin_popcount(data[i]);
+  if (nbytes != bitmap + nonzeros * std::int64_t(sizeof(Word))) return false;
+  const std::uint8_t* values = data + bitmap;
+  for (std::int64_t i = 0; i < count; ++i) {
+    Word word = 0;
+    if (data[i / 8] >> i % 8 & 1) {
+      std::memcpy(&word, values, sizeof(Word));
+      values += sizeof(Word);
+    }
+    std::memcpy(words + i * sizeof(Word), &word, sizeof(Word));
+  }
+  return true;
+}
+
+}  // namespace
+
+std::int64_t zero_bitmap_encode(const std::uint8_t* words, std::int64_t count, int word_nbytes, std::uint8_t* out) {
+  switch (word_nbytes) {
+    case 1: return bitmap_encode<std::uint8_t>(words, count, out);
+    case 2: return bitmap_encode<std::uint16_t>(words, count, out);
+    case 4: return bitmap_encode<std::uint32_t>(words, count, out);
+    default: return bitmap_encode<std::uint64_t>(words, count, out);
+  }
+}
+
+bool zero_bitmap_decode(const std::uint8_t* data, std::int64_t nbytes, std::int64_t count, int word_nbytes, std::uint8_t* words) {
+  switch (word_nbytes) {
+    case 1: return bitmap_decode<std::uint8_t>(data, nbytes, count, words);
+    case 2: return bitmap_decode<std::uint16_t>(data, nbytes, count, words);
+    case 4: return bitmap_decode<std::uint32_t>(data, nbytes, count, words);
+    default: return bitmap_decode<std::uint64_t>(data, nbytes, count, words);
+  }
+}
+
+}  // namespace tensorpress

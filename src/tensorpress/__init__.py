@@ -1,0 +1,1 @@
+"""TensorPress: the codec layer for neural networks."""

@@ -1,0 +1,90 @@
+"""Levels as they are, and levels behind a zero bitmap: one stripe of 8 rows at a time, channels outermost."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tensorpress import _native
+from tensorpress.blocks.levels import LevelMap, Levels
+from tensorpress.core.errors import StreamError
+from tensorpress.core.payload import STRIPE_ROWS, Reader, Writer, chw, stripe_count
+from tensorpress.core.stage import Stage
+
+Words = NDArray[Any]
+
+
+def stripes_of(words: Words, count: int) -> list[Words]:
+    """`count` blocks of 8 rows, each flat, contiguous and little-endian."""
+    return [np.ascontiguousarray(words[:, s * STRIPE_ROWS : (s + 1) * STRIPE_ROWS]).reshape(-1) for s in range(count)]
+
+
+def word_type(src: Reader) -> np.dtype[Any]:
+    """The unsigned words that a payload of this type holds: 8-bit levels for floats, else its own width."""
+    return np.dtype(np.uint8) if src.dtype.kind == "f" else np.dtype(f"<u{src.dtype.itemsize}")
+
+
+class WordStage(Stage[LevelMap, None]):
+    """Maps each stripe's words to bytes with `pack` and back with `unpack`."""
+
+    def __init__(self, levels: Levels) -> None:
+        self.levels = levels
+
+    def pack(self, words: Words) -> bytes:
+        return words.tobytes()
+
+    def unpack(self, data: memoryview, out: Words, stripe: int) -> None:
+        if len(data) != out.nbytes:
+            raise StreamError(f"stripe {stripe} has {len(data)} bytes, its shape needs {out.nbytes}")
+        out[...] = np.frombuffer(data, out.dtype)
+
+    def encode(self, x: LevelMap, out: Writer) -> None:
+        for words in stripes_of(x.levels, stripe_count(out.shape)):
+            out.stripe(self.pack(words))
+
+    def decode(self, y: None, src: Reader) -> LevelMap:
+        channels, rows, columns = chw(src.shape)
+        words = np.empty((channels, rows, columns), word_type(src))
+        for stripe in range(stripe_count(src.shape)):
+            part = words[:, stripe * STRIPE_ROWS : (stripe + 1) * STRIPE_ROWS]
+            flat = np.empty(part.size, words.dtype)
+            self.unpack(src.stripe(), flat, stripe)
+            part[...] = flat.reshape(part.shape)
+        return LevelMap(words, self.levels.zero_of(src.dtype))
+
+
+@dataclass(frozen=True)
+class Tables:
+    """[256] level -> word and word -> level: the zero bitmap's quantiser."""
+
+    word_of: NDArray[np.uint8]
+    level_of: NDArray[np.uint8]
+
+
+class ZeroBitmap(WordStage):
+    """One bit a value, then the non-zero words (1 to 8 bytes). Floats pass through `tables[zero point]` first."""
+
+    def __init__(self, levels: Levels, tables: dict[int, Tables]) -> None:
+        super().__init__(levels)
+        self.tables = tables
+
+    def pack(self, words: Words) -> bytes:
+        raw = words.view(np.uint8)
+        out = np.empty(-(-words.size // 8) + raw.size + words.itemsize, np.uint8)
+        nbytes = _native.zero_bitmap_encode(raw, words.itemsize, out)
+        return out[:nbytes].tobytes()
+
+    def unpack(self, data: memoryview, out: Words, stripe: int) -> None:
+        if not _native.zero_bitmap_decode(np.frombuffer(data, np.uint8), out.itemsize, out.view(np.uint8)):
+            raise StreamError(f"stripe {stripe}: its {len(data)} bytes are not a zero bitmap of {out.size} words and their non-zeros")
+
+    def encode(self, x: LevelMap, out: Writer) -> None:
+        words = self.tables[x.zero].word_of[x.levels] if x.levels.dtype == np.uint8 else x.levels
+        super().encode(LevelMap(words, x.zero), out)
+
+    def decode(self, y: None, src: Reader) -> LevelMap:
+        x = super().decode(y, src)
+        return LevelMap(self.tables[x.zero].level_of[x.levels], x.zero) if x.levels.dtype == np.uint8 else x

@@ -1,0 +1,20 @@
+"""A card: what a published system is, in one literal that is read without importing its file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Card:
+    id: str
+    family: str  # features, weights, gradients, images …
+    title: str  # one line
+    paper: str  # authors, title, venue, year, identifier
+    claim: str  # what its authors report, with conditions
+    measured: str  # what we measured, or where the row is
+    fidelity: str  # 'published', 'reconstruction' (constants not public), 'ours' or 'baseline'
+    portability: str  # how the same bits come out everywhere
+    lossless: bool = False  # 8-bit integers come back bit for bit (with default options)
+    quality: str = ""  # the option that one global quality parameter turns; empty: none
+    reference_bits: int = 8  # width of a raw value in every ratio

@@ -1,0 +1,115 @@
+"""The container of every file: magic, version, JSON header, checked sections. FORMAT.md, section 2.
+
+    magic(4) version(1) varint(len header) header  varint(sections) {varint(len name) name varint(nbytes)}*  check(4)
+    {data check(4)}*
+
+The first check covers all that stands before it. A section's check is seeded with that first check and the section's
+number, so a flipped bit, a swapped section or a section of another file is refused.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tensorpress.core.binary import Buffer, canonical_json, crc32c, parse_json, read_varint, varint
+from tensorpress.core.errors import StreamError
+
+VERSION = 1
+MAX_NBYTES = 1 << 30  # what a decoder may produce or hold unless told otherwise: 1 GiB
+MAX_SECTIONS = 1 << 16
+STREAM, PLAN, BUNDLE = b"\x89TPS", b"\x89TPP", b"\x89TPB"
+KINDS = {STREAM: "stream", PLAN: "plan", BUNDLE: "bundle"}
+
+
+def section_seed(check: int, number: int) -> int:
+    return crc32c(struct.pack("<I", number), check)
+
+
+@dataclass(frozen=True)
+class Container:
+    """A header (JSON object) and named byte sections; `kind` is one of the magics above."""
+
+    kind: bytes
+    header: Mapping[str, Any]
+    sections: Mapping[str, Buffer]
+
+    def to_bytes(self) -> bytes:
+        header = canonical_json(dict(self.header))
+        front = [self.kind, bytes([VERSION]), varint(len(header)), header, varint(len(self.sections))]
+        for name, data in self.sections.items():
+            encoded = name.encode()
+            front += [varint(len(encoded)), encoded, varint(len(data))]
+        head = b"".join(front)
+        check = crc32c(head)
+        parts: list[Buffer] = [head, struct.pack("<I", check)]
+        for number, data in enumerate(self.sections.values()):
+            parts += [data, struct.pack("<I", crc32c(data, section_seed(check, number)))]
+        return b"".join(parts)
+
+    @classmethod
+    def from_bytes(cls, data: Buffer, kind: bytes, *, max_nbytes: int = MAX_NBYTES) -> Container:
+        """Parse and verify. StreamError names the byte and the reason; nothing larger than the input is allocated."""
+        data = memoryview(data)
+        what = KINDS[kind]
+        if len(data) > max_nbytes:
+            raise StreamError(f"{what} of {len(data)} bytes is over the limit of {max_nbytes}")
+        if bytes(data[:4]) != kind:
+            found = KINDS.get(bytes(data[:4]))
+            raise StreamError(f"not a TensorPress {what}: " + (f"it is a {found}" if found else f"it begins with {bytes(data[:4])!r}"))
+        if len(data) < 5 or data[4] != VERSION:
+            version = data[4] if len(data) > 4 else "none"
+            raise StreamError(f"{what} has format version {version}; this TensorPress reads version {VERSION}")
+        size, at = read_varint(data, 5, "header length")
+        if size > len(data) - at:
+            raise StreamError(f"header ends at {at + size}, the data at {len(data)}")
+        header_at, at = at, at + size
+        count, at = read_varint(data, at, "section count")
+        if count > MAX_SECTIONS:
+            raise StreamError(f"{count} sections declared, at most {MAX_SECTIONS} are allowed")
+        table: list[tuple[bytes, int]] = []
+        for _ in range(count):
+            length, at = read_varint(data, at, "section name length")
+            if length > len(data) - at:
+                raise StreamError(f"section name ends at {at + length}, the data at {len(data)}")
+            name, at = bytes(data[at : at + length]), at + length
+            nbytes, at = read_varint(data, at, "section length")
+            table.append((name, nbytes))
+        if len(data) - at < 4:
+            raise StreamError(f"header check at byte {at} is cut: the data ends at {len(data)}")
+        check = crc32c(data[:at])
+        if check != struct.unpack_from("<I", data, at)[0]:
+            raise StreamError(f"header check fails: bytes 0 to {at} are damaged")
+        at += 4
+        header = parse_json(data[header_at : header_at + size], "header")
+        if not isinstance(header, dict):
+            raise StreamError("header is not a JSON object")
+        sections: dict[str, Buffer] = {}
+        for number, (encoded, nbytes) in enumerate(table):
+            try:
+                name_text = encoded.decode()
+            except UnicodeDecodeError:
+                raise StreamError(f"name of section {number} is not UTF-8") from None
+            if name_text in sections:
+                raise StreamError(f"section {name_text!r} stands twice")
+            if nbytes + 4 > len(data) - at:
+                raise StreamError(f"section {name_text!r} ends at {len(data)}, header promised {at + nbytes + 4}")
+            body = data[at : at + nbytes]
+            at += nbytes
+            if crc32c(body, section_seed(check, number)) != struct.unpack_from("<I", data, at)[0]:
+                raise StreamError(f"section {name_text!r} is damaged: the check over bytes {at - nbytes} to {at} fails")
+            at += 4
+            sections[name_text] = body
+        if at != len(data):
+            raise StreamError(f"{len(data) - at} bytes stand after the end at {at}")
+        return cls(kind, header, sections)
+
+    def breakdown(self) -> dict[str, int]:
+        """Bytes by part; sums to `len(to_bytes())`."""
+        parts = {name: len(data) + 4 for name, data in self.sections.items()}
+        header = len(canonical_json(dict(self.header)))
+        parts["header"] = header
+        parts["framing"] = len(self.to_bytes()) - sum(parts.values())
+        return parts

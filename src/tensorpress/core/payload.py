@@ -1,0 +1,111 @@
+"""The payload of one tensor: its type, its shape and its checked stripes. FORMAT.md, section 3.
+
+    dtype(1) rank(1) {varint dim}*   {nbytes(4) check(4)}*stripes   stripe bytes …
+
+One payload stands unchanged in both forms of a stream. A stripe holds 8 rows of the tensor's (C, H, W) view and can be
+decoded when its neighbours are lost, so each has a check of its own, seeded with the head and the stripe's number.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Sequence
+
+import numpy as np
+
+from tensorpress.core.binary import Buffer, crc32c, read_varint, varint
+from tensorpress.core.container import MAX_NBYTES, section_seed
+from tensorpress.core.errors import InputError, StreamError
+
+STRIPE_ROWS = 8
+MAX_RANK = 8
+# the order is the code in the format: append only
+DTYPES = tuple(np.dtype(d) for d in ("f4", "f2", "f8", "u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8", "?"))
+DTYPE_CODES = {d: i for i, d in enumerate(DTYPES)}
+
+Shape = tuple[int, ...]
+
+
+def chw(shape: Sequence[int]) -> tuple[int, int, int]:
+    """The (channels, rows, columns) view of any shape: leading axes fold into channels, a matrix is (C, W), a vector (C)."""
+    if len(shape) >= 3:
+        return math.prod(shape[:-2]), shape[-2], shape[-1]
+    if len(shape) == 2:
+        return shape[0], 1, shape[1]
+    return (shape[0] if shape else 1), 1, 1
+
+
+def stripe_count(shape: Sequence[int]) -> int:
+    channels, rows, columns = chw(shape)
+    return -(-rows // STRIPE_ROWS) if channels and columns else 0
+
+
+def head_bytes(dtype: np.dtype, shape: Sequence[int]) -> bytes:
+    if dtype not in DTYPE_CODES:
+        raise InputError(f"arrays of type {dtype} cannot be encoded; known are {', '.join(str(d) for d in DTYPES)}")
+    if len(shape) > MAX_RANK:
+        raise InputError(f"an array of {len(shape)} dimensions cannot be encoded; at most {MAX_RANK} are allowed")
+    return bytes([DTYPE_CODES[dtype], len(shape)]) + b"".join(varint(n) for n in shape)
+
+
+class Writer:
+    """Collects the stripes that the last stage of a codec writes."""
+
+    def __init__(self, dtype: np.dtype, shape: Sequence[int]) -> None:
+        self.dtype, self.shape = np.dtype(dtype), tuple(shape)
+        self._head = head_bytes(self.dtype, self.shape)
+        self._stripes: list[bytes] = []
+
+    def stripe(self, data: Buffer) -> None:
+        self._stripes.append(bytes(data))
+
+    def finish(self) -> bytes:
+        expected = stripe_count(self.shape)
+        if len(self._stripes) != expected:
+            raise AssertionError(f"codec wrote {len(self._stripes)} stripes, the shape has {expected}")
+        seed = crc32c(self._head)
+        table = b"".join(struct.pack("<II", len(s), crc32c(s, section_seed(seed, i))) for i, s in enumerate(self._stripes))
+        return b"".join([self._head, table, *self._stripes])
+
+
+class Reader:
+    """Parses a payload, checks its bounds at once and each stripe when it is taken."""
+
+    def __init__(self, payload: Buffer, *, max_nbytes: int = MAX_NBYTES) -> None:
+        payload = memoryview(payload)
+        if len(payload) < 2:
+            raise StreamError(f"payload of {len(payload)} bytes is cut: it has no head")
+        if payload[0] >= len(DTYPES):
+            raise StreamError(f"payload byte 0: unknown dtype code {payload[0]}")
+        self.dtype = DTYPES[payload[0]]
+        if payload[1] > MAX_RANK:
+            raise StreamError(f"payload byte 1: {payload[1]} dimensions, at most {MAX_RANK} are allowed")
+        dims, at = [], 2
+        for axis in range(payload[1]):
+            dim, at = read_varint(payload, at, f"payload dimension {axis}")
+            dims.append(dim)
+        self.shape: Shape = tuple(dims)
+        nbytes = math.prod(dims) * max(self.dtype.itemsize, 4)  # decoders work in at most 4 bytes a value beside wide types
+        if nbytes > max_nbytes or math.prod(d for d in dims if d) > 1 << 40:
+            raise StreamError(f"declared shape {self.shape} of {self.dtype} needs {nbytes} bytes, over the limit of {max_nbytes}")
+        self._seed = crc32c(payload[:at])
+        count = stripe_count(self.shape)
+        self.index_nbytes = at + 8 * count
+        if self.index_nbytes > len(payload):
+            raise StreamError(f"stripe table ends at {self.index_nbytes}, the payload at {len(payload)}")
+        table = np.frombuffer(payload, "<u4", 2 * count, at).reshape(count, 2).astype(np.int64)
+        self._lengths, self._checks = table[:, 0], table[:, 1]
+        if self.index_nbytes + int(self._lengths.sum()) != len(payload):
+            raise StreamError(f"stripes end at {self.index_nbytes + int(self._lengths.sum())}, the payload at {len(payload)}")
+        self._payload, self._at, self._number = payload, self.index_nbytes, 0
+
+    def stripe(self) -> memoryview:
+        """The next stripe's bytes, verified."""
+        number, nbytes = self._number, int(self._lengths[self._number])
+        data = self._payload[self._at : self._at + nbytes]
+        if crc32c(data, section_seed(self._seed, number)) != self._checks[number]:
+            raise StreamError(f"stripe {number} is damaged: the check over payload bytes {self._at} to {self._at + nbytes} fails")
+        self._at += nbytes
+        self._number += 1
+        return data

@@ -1,0 +1,73 @@
+"""Where systems are found: every file `systems/<family>/<id>.py` with a literal `CARD`. Listing imports none of them."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import difflib
+import importlib
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from tensorpress.core.card import Card
+from tensorpress.core.codec import Codec
+from tensorpress.core.errors import InputError, StreamError
+
+SYSTEMS = Path(__file__).parents[1] / "systems"
+
+
+def read_card(path: Path) -> Card | None:
+    """The card of a system's file, from its syntax tree; None where the file has none."""
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call) and [getattr(t, "id", "") for t in node.targets] == ["CARD"]:
+            return Card(**{k.arg: ast.literal_eval(k.value) for k in node.value.keywords if k.arg})
+    return None
+
+
+@cache
+def cards() -> Mapping[str, Card]:
+    """Every known system's card by id, in order of family and id."""
+    found = [read_card(path) for path in sorted(SYSTEMS.glob("*/*.py"))]
+    return {card.id: card for card in found if card is not None}
+
+
+def card(codec_id: str) -> Card:
+    if codec_id not in cards():
+        near = difflib.get_close_matches(codec_id, cards(), 1)
+        raise InputError(f"unknown codec {codec_id!r}" + (f"; did you mean {near[0]!r}?" if near else "") + f" Known: {', '.join(cards())}")
+    return cards()[codec_id]
+
+
+def system(codec_id: str) -> ModuleType:
+    found = card(codec_id)
+    return importlib.import_module(f"tensorpress.systems.{found.family}.{found.id}")
+
+
+def build(codec_id: str, params: Mapping[str, Any] | None = None, state: Mapping[str, Any] | None = None) -> Codec:
+    """A codec from its id, options and shared state. InputError names an option that it does not have."""
+    module = system(codec_id)
+    known = {f.name: f for f in dataclasses.fields(module.Config)}
+    for name in params or {}:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise InputError(f"codec {codec_id!r} has no option {name!r}{hint} Options: {', '.join(known)}")
+    values = {k: tuple(v) if isinstance(v, list) else v for k, v in (params or {}).items()}
+    try:
+        config = module.Config(**values)
+        return module.build(config, {k: bytes(v) for k, v in (state or {}).items()})  # type: ignore[no-any-return]
+    except (TypeError, KeyError, OverflowError) as error:
+        raise InputError(f"options of codec {codec_id!r} are not usable: {error}") from None
+
+
+def build_from_stream(codec_id: str, params: Mapping[str, Any], state: Mapping[str, Any]) -> Codec:
+    """As `build`, for bytes from elsewhere: whatever is wrong with them is a StreamError."""
+    try:
+        return build(codec_id, params, state)
+    except StreamError:
+        raise
+    except (ValueError, ArithmeticError) as error:
+        raise StreamError(f"stream names a codec or options that cannot be used: {error}") from None

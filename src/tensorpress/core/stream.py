@@ -1,0 +1,128 @@
+"""What a codec writes: one payload, in two forms.
+
+Self-contained, a stream carries parameters and shared state and opens anywhere. Plan-bound (a frame), it carries 12
+bytes besides the payload, and the decoder holds the plan. FORMAT.md, sections 2 to 4.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from tensorpress.core.binary import Buffer, crc32c, digest
+from tensorpress.core.container import MAX_NBYTES, STREAM, Container
+from tensorpress.core.errors import StreamError
+from tensorpress.core.payload import Reader
+
+STATE = "state/"  # sections of shared state inside a self-contained stream
+
+
+@dataclass(frozen=True)
+class Stream:
+    """One encoded tensor. `shared` is the digest of what a decoder must hold: parameters and state."""
+
+    codec: str
+    params: Mapping[str, Any]
+    sections: Mapping[str, Buffer]  # 'payload'
+    state: Mapping[str, Buffer] = field(default_factory=dict)
+
+    @property
+    def payload(self) -> Buffer:
+        return self.sections["payload"]
+
+    @property
+    def shared(self) -> str:
+        return digest({"codec": self.codec, "params": dict(self.params)}, self.state)
+
+    def _container(self) -> Container:
+        header = {"codec": self.codec, "params": dict(self.params), "shared": self.shared}
+        return Container(STREAM, header, {**{STATE + k: v for k, v in self.state.items()}, **self.sections})
+
+    def to_bytes(self) -> bytes:
+        """The self-contained form."""
+        return self._container().to_bytes()
+
+    @property
+    def nbytes(self) -> int:
+        return len(self.to_bytes())
+
+    def breakdown(self) -> dict[str, int]:
+        """Bytes of the self-contained form by part, framing included; sums to `nbytes`."""
+        parts = self._container().breakdown()
+        index = Reader(self.payload, max_nbytes=1 << 62).index_nbytes
+        parts["index"] = index
+        parts["payload"] -= index
+        return parts
+
+    @classmethod
+    def from_bytes(cls, data: Buffer, *, max_nbytes: int = MAX_NBYTES) -> Stream:
+        """Parse the self-contained form. StreamError on anything but a whole, undamaged stream."""
+        box = Container.from_bytes(data, STREAM, max_nbytes=max_nbytes)
+        header = box.header
+        if set(header) != {"codec", "params", "shared"} or not isinstance(header["params"], dict) or not isinstance(header["codec"], str):
+            raise StreamError(f"stream header has the keys {sorted(header)}, not codec, params and shared")
+        if "payload" not in box.sections:
+            raise StreamError("stream has no section 'payload'")
+        state = {k.removeprefix(STATE): v for k, v in box.sections.items() if k.startswith(STATE)}
+        extra = set(box.sections) - {STATE + k for k in state} - {"payload"}
+        if extra:
+            raise StreamError(f"stream has unknown sections {sorted(extra)}")
+        stream = cls(header["codec"], header["params"], {"payload": box.sections["payload"]}, state)
+        if stream.shared != header["shared"]:
+            raise StreamError(f"shared state has digest {stream.shared[:16]}…, the header promised {str(header['shared'])[:16]}…")
+        return stream
+
+
+# --- the plan-bound form -------------------------------------------------------------------------------------------
+
+FRAME_VERSION = 1
+FRAME_NBYTES = 12
+_WIDE_SITE, _WIDE_LENGTH = 0xFF, 0x3FFFFF  # either one in the first word: a u32 site and a u64 length follow it
+
+
+@dataclass(frozen=True)
+class Frame:
+    site: int
+    plan_id: int
+    payload: memoryview
+    nbytes: int  # of the whole frame
+
+
+def write_frame(payload: Buffer, site: int, plan_id: int) -> bytes:
+    """A plan-bound stream: word(version 2 bits, site 8, length 22) plan id(4) check(4) payload.
+
+    The check covers the word, the plan id and the payload's index, whose stripe checks cover the rest.
+    """
+    wide = site >= _WIDE_SITE or len(payload) >= _WIDE_LENGTH
+    word = FRAME_VERSION | (_WIDE_SITE if wide else site) << 2 | (_WIDE_LENGTH if wide else len(payload)) << 10
+    head = struct.pack("<I", word) + (struct.pack("<IQ", site, len(payload)) if wide else b"") + struct.pack("<I", plan_id)
+    index = payload[: Reader(payload, max_nbytes=1 << 62).index_nbytes]
+    return b"".join([head, struct.pack("<I", crc32c(index, crc32c(head))), payload])
+
+
+def read_frame(data: Buffer, at: int = 0, *, max_nbytes: int = MAX_NBYTES) -> Frame:
+    """The frame that begins at byte `at`. StreamError where it is cut, damaged or of another version."""
+    data = memoryview(data)[at:]
+    if len(data) < FRAME_NBYTES:
+        raise StreamError(f"frame at byte {at} is cut: {len(data)} bytes are left, its head has {FRAME_NBYTES}")
+    (word,) = struct.unpack_from("<I", data, 0)
+    if word & 3 != FRAME_VERSION:
+        raise StreamError(f"frame at byte {at} has version {word & 3}; this TensorPress reads version {FRAME_VERSION}")
+    site, length, head = word >> 2 & 0xFF, word >> 10, 8
+    if site == _WIDE_SITE or length == _WIDE_LENGTH:
+        if len(data) < 24:
+            raise StreamError(f"frame at byte {at} is cut: {len(data)} bytes are left, its head has 24")
+        site, length = struct.unpack_from("<IQ", data, 4)
+        head = 20
+    (plan_id,) = struct.unpack_from("<I", data, head - 4)
+    (check,) = struct.unpack_from("<I", data, head)
+    start = head + 4
+    if length > len(data) - start:
+        raise StreamError(f"frame of site {site} ends at {at + len(data)}, its head promised {at + start + length}")
+    payload = data[start : start + length]
+    index = payload[: Reader(payload, max_nbytes=max_nbytes).index_nbytes]
+    if crc32c(index, crc32c(data[:head])) != check:
+        raise StreamError(f"frame at byte {at} is damaged: the check over its head and index fails")
+    return Frame(site, plan_id, payload, start + length)

@@ -1,0 +1,123 @@
+"""A plan: which codec with which parameters at which site, with everything a decoder must hold, in one file.
+
+FORMAT.md, section 5. The file is a container: a JSON header and one section for each piece of binary state.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+from tensorpress.core.binary import Buffer
+from tensorpress.core.codec import Codec
+from tensorpress.core.container import MAX_NBYTES, PLAN, Container
+from tensorpress.core.errors import InputError, StreamError
+from tensorpress.core.registry import build_from_stream
+from tensorpress.core.site import Site
+
+P = TypeVar("P", bound="Plan")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One site's choice. `shape` is that of one image's tensor, as calibrated."""
+
+    site: Site
+    codec: Codec
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Immutable; equal plans have equal bytes. `model` is the fingerprint of the network it was made for."""
+
+    family: str
+    model: str
+    entries: tuple[Entry, ...]
+    meta: Mapping[str, Any] = field(default_factory=dict)  # how it was made: target, quality, calibration
+
+    @cached_property
+    def _bytes(self) -> bytes:
+        sections: dict[str, Buffer] = {}
+        rows = []
+        for number, entry in enumerate(self.entries):
+            for name, data in entry.codec.state.items():
+                sections[f"{number}/{name}"] = data
+            rows.append({"site": entry.site.to_json(), "shape": list(entry.shape), "codec": entry.codec.id, "params": entry.codec.params})
+        header = {"family": self.family, "model": self.model, "entries": rows, "meta": dict(self.meta)}
+        return Container(PLAN, header, sections).to_bytes()
+
+    def to_bytes(self) -> bytes:
+        return self._bytes
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 (hex) of the plan's bytes."""
+        import hashlib
+
+        return hashlib.sha256(self._bytes).hexdigest()
+
+    @property
+    def id(self) -> int:
+        """The first 32 bits of the digest: what every plan-bound stream carries."""
+        return int(self.digest[:8], 16)
+
+    @property
+    def shared_nbytes(self) -> int:
+        """Bytes that a decoder must hold before the first stream: the whole plan file, so nothing can hide."""
+        return len(self._bytes)
+
+    @classmethod
+    def from_bytes(cls: type[P], data: Buffer, *, max_nbytes: int = MAX_NBYTES) -> P:
+        """StreamError on anything but a whole, undamaged plan of this version."""
+        box = Container.from_bytes(data, PLAN, max_nbytes=max_nbytes)
+        try:
+            rows = []
+            for number, row in enumerate(box.header["entries"]):
+                prefix = f"{number}/"
+                state = {k.removeprefix(prefix): v for k, v in box.sections.items() if k.startswith(prefix)}
+                codec = build_from_stream(row["codec"], row["params"], state)
+                rows.append(Entry(Site(**row["site"]), codec, tuple(int(n) for n in row["shape"])))
+            return cls(box.header["family"], box.header["model"], tuple(rows), box.header["meta"])
+        except (KeyError, TypeError, AttributeError) as error:
+            raise StreamError(f"plan header is malformed: {error!r}") from None
+
+    def save(self, path: str | Path) -> None:
+        """Write atomically: the old file stays whole until the new one is."""
+        write_atomically(Path(path), self._bytes)
+
+    @classmethod
+    def load(cls: type[P], path: str | Path) -> P:
+        try:
+            data = Path(path).read_bytes()
+        except OSError as error:
+            raise InputError(f"plan {path}: {error.strerror}") from None
+        try:
+            return cls.from_bytes(data)
+        except StreamError as error:
+            raise StreamError(f"plan {path}: {error}") from None
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write beside `path`, then rename over it: no reader ever sees half a file."""
+    try:
+        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent or Path("."))
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            umask = os.umask(0)
+            os.umask(umask)
+            os.chmod(temporary, 0o666 & ~umask)  # mkstemp's 0600 would surprise whoever shares the folder
+            os.replace(temporary, path)
+        except BaseException:
+            os.unlink(temporary)
+            raise
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror}") from None
