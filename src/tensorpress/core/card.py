@@ -17,4 +17,7 @@ class Card:
     portability: str  # how the same bits come out everywhere
     lossless: bool = False  # 8-bit integers come back bit for bit (with default options)
     quality: str = ""  # the option that one global quality parameter turns; empty: none
+    quality_fine: float = 0.0  # its value at the least loss
+    quality_coarse: float = 0.0  # and at the least rate
+    quality_integer: bool = False
     reference_bits: int = 8  # width of a raw value in every ratio

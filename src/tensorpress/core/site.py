@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 
@@ -18,10 +18,11 @@ class Site:
     call: int = 0
     what: str = "activation"
     view: str = "chw"
+    reads: int = field(default=1, compare=False)  # how many operations read the tensor from memory
 
     @property
     def name(self) -> str:
         return f"{self.path or '(network)'}:{self.what}" + (f"#{self.call}" if self.call else "")
 
     def to_json(self) -> dict[str, Any]:
-        return {"path": self.path, "call": self.call, "what": self.what, "view": self.view}
+        return {"path": self.path, "call": self.call, "what": self.what, "view": self.view, "reads": self.reads}

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -69,8 +69,8 @@ class Plan:
 
     @property
     def shared_nbytes(self) -> int:
-        """Bytes that a decoder must hold before the first stream: the whole plan file, so nothing can hide."""
-        return len(self._bytes)
+        """Bytes that a decoder must hold before the first stream: the whole plan file less `meta`, how it was made."""
+        return len(replace(self, meta={}).to_bytes())
 
     @classmethod
     def from_bytes(cls: type[P], data: Buffer, *, max_nbytes: int = MAX_NBYTES) -> P:

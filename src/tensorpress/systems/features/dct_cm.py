@@ -39,6 +39,8 @@ CARD = Card(
     portability="integer transform and tables; float enters once, by one float32 multiply",
     lossless=True,
     quality="step",
+    quality_fine=1.0,
+    quality_coarse=64.0,
 )
 
 

@@ -30,6 +30,8 @@ CARD = Card(
     portability="integers only; float enters once, by one float32 multiply",
     lossless=True,
     quality="step",
+    quality_fine=1.0,
+    quality_coarse=64.0,
 )
 
 

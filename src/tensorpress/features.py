@@ -1,0 +1,126 @@
+"""Feature maps: `calibrate` a plan for a network, `evaluate` it, `load` it again.
+
+    plan = features.calibrate(model, images, "dct_cm", max_kl=0.04)
+    with plan.attach(model) as run:
+        model(x)
+    print(run.raw_nbytes / run.nbytes)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from tensorpress.core import registry
+from tensorpress.core.errors import InputError
+from tensorpress.evaluate import measure as _measure
+from tensorpress.planning.quality import coarsest_within
+from tensorpress.pytorch.calibration import Calibration, Progress, silent
+from tensorpress.pytorch.plan import FeaturePlan
+
+Plan = FeaturePlan
+TARGETS = ("max_drop", "max_kl", "ratio", "bits")
+DEFAULT_TARGET = {"max_drop": 0.5}
+
+
+def calibrate(
+    model: nn.Module,
+    images: Sequence[Tensor],
+    codec: str = "dct_cm",
+    *,
+    max_drop: float | None = None,
+    max_kl: float | None = None,
+    ratio: float | None = None,
+    bits: float | None = None,
+    quality: float | None = None,
+    options: Mapping[str, Any] | None = None,
+    scale: str = "p99.99",
+    steps: str = "fisher",
+    progress: Progress = silent,
+) -> FeaturePlan:
+    """The coarsest plan that keeps a target on `images` (each float32 (1, C, H, W); no labels needed).
+
+    At most one target: `max_drop` (expected top-1 drop, percentage points), `max_kl` (mean + 1 standard error, nats),
+    `ratio` (total, against 8 bits; the finest that reaches it), `bits` (a value); or `quality`, the codec's own
+    parameter as it stands. None of them: max_drop = 0.5. `plan.meta` records the target, whether it was met, and every
+    quality that was tried. InputError for options, networks and images that cannot be used.
+    """
+    calibration = Calibration.measure(model, images, codec, options=options, scale=scale, steps=steps, progress=progress)
+    return settle(model, images, calibration, max_drop=max_drop, max_kl=max_kl, ratio=ratio, bits=bits, quality=quality, progress=progress)
+
+
+def settle(
+    model: nn.Module,
+    images: Sequence[Tensor],
+    calibration: Calibration,
+    *,
+    max_drop: float | None = None,
+    max_kl: float | None = None,
+    ratio: float | None = None,
+    bits: float | None = None,
+    quality: float | None = None,
+    progress: Progress = silent,
+) -> FeaturePlan:
+    """Turn the global parameter until the target is met; `calibrate` without the measuring."""
+    card = registry.card(calibration.codec)
+    given = {k: v for k, v in {"max_drop": max_drop, "max_kl": max_kl, "ratio": ratio, "bits": bits}.items() if v is not None}
+    if len(given) + (quality is not None) > 1:
+        raise InputError(f"give one target, not {' and '.join([*given, *(['quality'] if quality is not None else [])])}")
+    for name, value in given.items():
+        if not value > 0:
+            raise InputError(f"{name} is {value}: it must be above 0")
+    meta: dict[str, Any] = {"calib_images": calibration.images, "ranges": [list(r) for r in calibration.ranges]}
+    if not card.quality or quality is not None or card.quality in calibration.options:
+        return calibration.plan_at(quality, {**meta, "target": {"quality": quality}, "target_met": None, "tried": []})
+    target = given or DEFAULT_TARGET
+    before = _measure.outputs(model, images, "uncompressed network", progress)
+    tried: list[dict[str, float]] = []
+
+    def at(value: float) -> dict[str, float]:
+        found = _measure.quick(model, calibration.plan_at(value), images, before, progress)
+        tried.append({"quality": value, **found})
+        return found
+
+    fine, coarse = card.quality_fine, card.quality_coarse
+    if "max_kl" in target or "max_drop" in target:
+        key, limit = ("kl_bound", target["max_kl"]) if "max_kl" in target else ("expected_drop", target["max_drop"])
+        result = coarsest_within(lambda q: at(q)[key], limit, fine=fine, coarse=coarse, integer=card.quality_integer)
+    else:
+        wanted = target["ratio"] if "ratio" in target else 8 / target["bits"]
+        # the finest that reaches a ratio is the coarsest of the other direction: 1 / ratio falls where the ratio rises
+        result = coarsest_within(lambda q: 1 / at(q)["ratio"], 1 / wanted, fine=coarse, coarse=fine, integer=card.quality_integer)
+    return calibration.plan_at(result.quality, {**meta, "target": dict(target), "target_met": result.met, "tried": tried})
+
+
+def evaluate(
+    model: nn.Module,
+    plan: FeaturePlan,
+    images: Sequence[Tensor],
+    labels: Sequence[int] | None = None,
+    *,
+    label_offset: int = 0,
+    context: Mapping[str, Any] | None = None,
+    progress: Progress = silent,
+) -> dict[str, Any]:
+    """One row of results of `plan` on `images` (each float32 (1, C, H, W)), every map encoded and decoded for real.
+
+    `labels` are class indices; class i stands in logits column i + `label_offset`. The row's keys are in docs/rows.md.
+    """
+    from tensorpress.pytorch.calibration import reference_plan
+
+    ranges = plan.meta.get("ranges")
+    reference = None
+    if ranges is not None:
+        reference = reference_plan(plan.model, [e.site for e in plan.entries], [tuple(r) for r in ranges], [e.shape for e in plan.entries])
+    context = {"calib_images": plan.meta.get("calib_images"), **(context or {})}
+    return _measure.measure(
+        model, plan, reference, images, labels, label_offset=label_offset, context=context, progress=progress
+    )
+
+
+def load(path: str | Path) -> FeaturePlan:
+    """A saved plan. InputError where the file cannot be read, StreamError where it is damaged or of another version."""
+    return FeaturePlan.load(path)

@@ -1,0 +1,219 @@
+"""A plan inside a running network: every site is encoded to real bytes and decoded again on its way to the next layer."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from tensorpress.core.binary import Buffer, canonical_json
+from tensorpress.core.container import BUNDLE, MAX_NBYTES, Container
+from tensorpress.core.errors import InputError, StreamError
+from tensorpress.core.site import Site
+from tensorpress.core.stream import _WIDE_LENGTH, _WIDE_SITE, FRAME_NBYTES, read_frame, write_frame
+from tensorpress.planning.plan import Entry, Plan
+from tensorpress.pytorch.taps import tapped
+from tensorpress.pytorch.tensors import blank, images, restored
+
+Array = NDArray[Any]
+Watch = Callable[[int, Array, Array, "Buffer | None", int], None]
+
+
+def fingerprint(model: nn.Module) -> str:
+    """SHA-256 (hex) of the state dict's keys and shapes: what a plan must share with the network that it was made for.
+
+    Values do not count, so a plan survives fine-tuning; nor do the counters of batch norms, which some files leave out.
+    """
+    keys = [[k, list(v.shape)] for k, v in sorted(model.state_dict().items()) if not k.endswith("num_batches_tracked")]
+    return hashlib.sha256(canonical_json(keys)).hexdigest()
+
+
+def frame_nbytes(payload_nbytes: int, site: int) -> int:
+    """The size of a plan-bound stream, without writing it."""
+    wide = site >= _WIDE_SITE or payload_nbytes >= _WIDE_LENGTH
+    return payload_nbytes + FRAME_NBYTES + (12 if wide else 0)
+
+
+@dataclass(frozen=True)
+class Call:
+    """One image's tensor at one site. `raw_nbytes` is the 8-bit reference: one byte a value."""
+
+    site: int  # its place in the plan
+    image: int  # its place in the batch
+    shape: tuple[int, ...]  # as the codec saw it, channels first
+    raw_nbytes: int
+    nbytes: int  # of the plan-bound stream, framing included
+
+
+@dataclass(frozen=True)
+class SiteTotal:
+    """All calls of one site."""
+
+    site: Site
+    calls: int
+    raw_nbytes: int
+    nbytes: int
+
+    @property
+    def ratio(self) -> float | None:
+        return self.raw_nbytes / self.nbytes if self.nbytes else None
+
+
+class _StraightThrough(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor, coded: Tensor) -> Tensor:
+        return coded
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return gradient, None
+
+
+class Run:
+    """A plan while it is attached: a context manager that gathers one `Call` for every site and image. See `attach`."""
+
+    def __init__(self, plan: Plan, model: nn.Module, exact: bool, keep: bool, watch: Watch | None) -> None:
+        self.plan, self.exact, self.keep, self.watch = plan, exact, keep, watch
+        self.calls: list[Call] = []
+        self.frames: list[bytes] = []  # of the last forward pass, where they are kept
+        sites = [entry.site for entry in plan.entries]
+        self._taps = tapped(model, sites, self._through, [entry.codec.tap for entry in plan.entries], self.frames.clear)
+
+    def _through(self, index: int, tensor: Tensor) -> Tensor:
+        try:
+            coded = self._coded(index, tensor)
+        except (InputError, StreamError) as error:
+            raise type(error)(f"site {self.plan.entries[index].site.name}: {error}") from None
+        if torch.is_grad_enabled() and tensor.requires_grad:
+            return _StraightThrough.apply(tensor, coded)  # type: ignore[no-any-return,no-untyped-call]
+        return coded
+
+    def _coded(self, index: int, tensor: Tensor) -> Tensor:
+        entry = self.plan.entries[index]
+        sources = images(tensor, entry.site.view)
+        filled = blank(tensor)
+        for number, (source, target) in enumerate(zip(sources, images(filled, entry.site.view))):
+            _check_shape(entry, source)
+            nbytes = self._real(index, source, target) if self.exact else self._simulated(index, source, target)
+            self.calls.append(Call(index, number, source.shape, source.size, nbytes))
+        return restored(filled, tensor)
+
+    def _real(self, index: int, source: Array, target: Array) -> int:
+        codec = self.plan.entries[index].codec
+        data = write_frame(codec.encode_payload(source), index, self.plan.id)
+        payload = read_frame(data).payload
+        codec.decode_payload(payload, out=target)
+        if self.keep:
+            self.frames.append(data)
+        if self.watch is not None:
+            self.watch(index, source, target, payload, len(data))
+        return len(data)
+
+    def _simulated(self, index: int, source: Array, target: Array) -> int:
+        values, payload_nbytes = self.plan.entries[index].codec.simulate(source)
+        target[...] = values
+        nbytes = frame_nbytes(payload_nbytes, index)
+        if self.watch is not None:
+            self.watch(index, source, target, None, nbytes)
+        return nbytes
+
+    @property
+    def nbytes(self) -> int:
+        return sum(call.nbytes for call in self.calls)
+
+    @property
+    def raw_nbytes(self) -> int:
+        return sum(call.raw_nbytes for call in self.calls)
+
+    def by_site(self) -> list[SiteTotal]:
+        """Totals in the order of the plan; a site that was not reached has no calls."""
+        sums = [[0, 0, 0] for _ in self.plan.entries]
+        for call in self.calls:
+            row = sums[call.site]
+            row[0], row[1], row[2] = row[0] + 1, row[1] + call.raw_nbytes, row[2] + call.nbytes
+        return [SiteTotal(entry.site, *row) for entry, row in zip(self.plan.entries, sums)]
+
+    def clear(self) -> None:
+        """Forget all calls and frames so far."""
+        self.calls.clear()
+        self.frames.clear()
+
+    def bundle(self) -> bytes:
+        """The last forward pass as one file. InputError unless attached with `keep=True`."""
+        if not self.keep:
+            raise InputError("frames were not kept: attach the plan with keep=True")
+        return write_bundle(self.plan, self.frames)
+
+    def remove(self) -> None:
+        """Leave the model as it was. Calls and frames stay."""
+        self._taps.remove()
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.remove()
+
+
+def _check_shape(entry: Entry, array: Array) -> None:
+    """Another resolution than the calibrated one is fine, another number of channels is not."""
+    if array.ndim != len(entry.shape) or array.shape[0] != entry.shape[0]:
+        raise InputError(f"the tensor has shape {array.shape}, the plan was made for {entry.shape}; the first axis, channels, must agree")
+
+
+def attach(plan: Plan, model: nn.Module, *, exact: bool = True, keep: bool = False, watch: Watch | None = None) -> Run:
+    """Send every site of `plan` through its codec in every forward pass of `model`, image by image.
+
+    `exact` writes, checks and reads real plan-bound streams; otherwise codecs simulate: same values, same sizes. `keep`
+    holds the streams of the last pass for `Run.bundle`. `watch` is called with (site, array before, array after, payload or
+    None, bytes of the stream) for every image; the arrays are only lent. Works in train and eval mode, under `inference_mode`, with
+    channels_last and any batch (the leading axis of a tensor: each image is a stream of its own). Gradients pass
+    straight through. float16, bfloat16 and float64 are coded as float32 and come back in their own type; tensors on
+    an accelerator are coded on the host. Modules made by torch.compile, DataParallel or quantisation are refused with
+    what to do instead. Where a fused fast path (nn.TransformerEncoder) is skipped, results may differ in the last bit.
+
+    Errors name the site. InputError: the plan is for another network, a tensor is not finite or has other channels.
+    """
+    if plan.model != fingerprint(model):
+        kind, ours = type(model).__name__, fingerprint(model)
+        raise InputError(
+            f"the plan was made for another network: its fingerprint is {plan.model[:16]}…, that of this {kind} is {ours[:16]}…"
+        )
+    if keep and not exact:
+        raise InputError("a simulation writes no streams to keep: attach with exact=True")
+    return Run(plan, model, exact, keep, watch)
+
+
+def write_bundle(plan: Plan, frames: list[bytes]) -> bytes:
+    """All streams of one forward pass as one file, which names the plan by its full digest. FORMAT.md, section 6."""
+    return Container(BUNDLE, {"plan": plan.digest, "frames": len(frames)}, {"frames": b"".join(frames)}).to_bytes()
+
+
+def read_bundle(data: Buffer, plan: Plan, *, max_nbytes: int = MAX_NBYTES) -> list[tuple[int, Array]]:
+    """[(site's place in the plan, array)] in the order of writing. StreamError for damage, another plan, or over `max_nbytes` in all."""
+    box = Container.from_bytes(data, BUNDLE, max_nbytes=max_nbytes)
+    header: Mapping[str, Any] = box.header
+    if set(header) != {"plan", "frames"} or set(box.sections) != {"frames"}:
+        raise StreamError(f"bundle has the keys {sorted(header)} and sections {sorted(box.sections)}, not plan and frames, and frames")
+    if header["plan"] != plan.digest:
+        raise StreamError(f"bundle was written with plan {str(header['plan'])[:16]}…, this plan is {plan.digest[:16]}…")
+    body = memoryview(box.sections["frames"])
+    found: list[tuple[int, Array]] = []
+    at, left = 0, max_nbytes
+    while at < len(body):
+        frame = read_frame(body, at, max_nbytes=left)
+        if frame.plan_id != plan.id or frame.site >= len(plan.entries):
+            found_is = f"frame at byte {at} is of site {frame.site} and plan {frame.plan_id:08x}"
+            raise StreamError(f"{found_is}; plan {plan.id:08x} has {len(plan.entries)} sites")
+        array = plan.entries[frame.site].codec.decode_payload(frame.payload, max_nbytes=left)
+        found.append((frame.site, array))
+        at, left = at + frame.nbytes, left - array.nbytes
+    if len(found) != header["frames"]:
+        raise StreamError(f"bundle holds {len(found)} frames, its header promised {header['frames']}")
+    return found
