@@ -12,18 +12,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch import Tensor, nn
 
 from tensorpress.core import registry
 from tensorpress.core.errors import InputError
 from tensorpress.evaluate import measure as _measure
 from tensorpress.planning.quality import coarsest_within
-from tensorpress.pytorch.calibration import Calibration, Progress, silent
+from tensorpress.pytorch.calibration import Calibration, Progress, reference_plan, silent
 from tensorpress.pytorch.plan import FeaturePlan
 
 Plan = FeaturePlan
 TARGETS = ("max_drop", "max_kl", "ratio", "bits")
 DEFAULT_TARGET = {"max_drop": 0.5}
+CURVE_SPAN = (0.15, 0.75)  # of the log range of a quality: beyond it nothing is lost, or all
 
 
 def calibrate(
@@ -109,8 +111,6 @@ def evaluate(
 
     `labels` are class indices; class i stands in logits column i + `label_offset`. The row's keys are in docs/rows.md.
     """
-    from tensorpress.pytorch.calibration import reference_plan
-
     ranges = plan.meta.get("ranges")
     reference = None
     if ranges is not None:
@@ -119,6 +119,40 @@ def evaluate(
     return _measure.measure(
         model, plan, reference, images, labels, label_offset=label_offset, context=context, progress=progress
     )
+
+
+def curves(
+    model: nn.Module, calibration: Calibration, images: Sequence[Tensor], points: int = 5, progress: Progress = silent, limit: int = 32
+) -> list[dict[str, Any]]:
+    """The codec's rate-distortion curve on the first `limit` images: [{name, points: [{quality, ratio, kl, expected_drop}]}]."""
+    card = registry.card(calibration.codec)
+    if not card.quality or card.quality in calibration.options:
+        return []
+    few = [images[i] for i in range(min(limit, len(images)))]
+    before = _measure.outputs(model, few, "uncompressed network", progress)
+    span = np.geomspace(card.quality_fine, card.quality_coarse, 41)[[round(40 * p) for p in np.linspace(*CURVE_SPAN, points)]]
+    found = []
+    for quality in sorted({float(round(q)) if card.quality_integer else float(q) for q in span}):
+        found.append({"quality": quality, **_measure.quick(model, calibration.plan_at(quality), few, before, progress)})
+    return [{"name": calibration.codec, "images": len(few), "points": found}]
+
+
+def pictures(model: nn.Module, plan: FeaturePlan, image: Tensor, channels: int = 8) -> list[dict[str, Any]]:
+    """Channels of an early, a middle and a late site before and after, as uint8 (n, h, w) on the scale of the former."""
+    spatial = [i for i, e in enumerate(plan.entries) if len(e.shape) == 3 and min(e.shape[1:]) >= 4]
+    wanted = {spatial[round(p * (len(spatial) - 1))] for p in (0.0, 0.4, 0.9)} if spatial else set()
+    found: dict[int, dict[str, Any]] = {}
+
+    def watch(index: int, before: Any, after: Any, payload: Any, nbytes: int) -> None:
+        if index in wanted and index not in found:
+            busiest = np.sort(np.argsort(-before.reshape(before.shape[0], -1).std(1), kind="stable")[:channels])
+            low, high = min(float(before.min()), 0.0), max(float(before.max()), 1e-12)
+            as_bytes = [np.clip((x[busiest] - low) * (255 / (high - low)), 0, 255).round().astype(np.uint8) for x in (before, after)]
+            found[index] = {"site": plan.entries[index].site.name, "before": as_bytes[0], "after": as_bytes[1]}
+
+    with plan.attach(model, watch=watch):
+        _measure.outputs(model, [image], "drawing channels", silent)
+    return [found[i] for i in sorted(found)]
 
 
 def load(path: str | Path) -> FeaturePlan:

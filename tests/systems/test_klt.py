@@ -84,6 +84,13 @@ def test_fit_is_all_that_a_decoder_needs() -> None:
     assert fitted(block=16, bits=7.25).digest == codec.digest
 
 
+def test_a_starved_fit_does_not_clamp_what_follows() -> None:
+    few = [x[:, :4, :8] + np.random.default_rng(7).normal(size=(40, 4, 8)).astype(np.float32) for x in SAMPLES[:1]]
+    codec = registry.build("klt", {"block": 0, "bits": 7.0}).fit(few)  # 32 pixels for 40 channels
+    x = pre_activation(9)[:, :4, :8] + np.random.default_rng(8).normal(size=(40, 4, 8)).astype(np.float32)
+    assert np.square(codec.simulate(x)[0] - x).mean() < 2 * codec.config.step**2 / 12
+
+
 def test_size_is_near_the_entropy_of_the_classes() -> None:
     samples = [pre_activation(s, rows=56, columns=56) for s in range(3)]
     codec, x = registry.build("klt", {}).fit(samples), pre_activation(9, rows=56, columns=56)

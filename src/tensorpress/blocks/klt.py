@@ -178,16 +178,18 @@ class Spread:
 def fit_classes(q: NDArray[np.float64], limit: int, reach: int) -> tuple[NDArray[np.uint8], list[Spread]]:
     """Class of each row of `q` (C, positions) by its root mean square, in at most `limit` equal parts of octaves.
 
-    A class's alphabet is what the samples showed and a quarter more each way, at most +-`reach`.
+    A class's alphabet is what the samples showed and half as much again, and never less than a quarter of the widest: with
+    few samples the last components look stiller than they are, and a clamped coefficient costs far more than a rare symbol.
     """
     octave = np.log2(np.maximum(np.sqrt(np.square(q).mean(axis=1)), 1 / 16))
     span = float(octave.max() - octave.min())
     part = np.floor((octave - octave.min()) / span * limit).clip(0, limit - 1) if span > 0 else np.zeros(len(q))
     _, classes = np.unique(part, return_inverse=True)
+    widest = float(np.abs(q).max())
     spreads = []
     for number in range(int(classes.max()) + 1):
         rows = q[classes == number]
-        margin = 2 + int(max(rows.max(), -rows.min()) / 4)
+        margin = 2 + int(max(np.abs(rows).max() / 2, widest / 4))
         low, high = max(min(int(rows.min()), 0) - margin, -reach), min(max(int(rows.max()), 0) + margin, reach)
         counts = np.bincount((np.clip(rows, low, high) - low).astype(np.int64).reshape(-1), minlength=high - low + 1)
         radius = int(np.sqrt(np.square(rows).mean()) / 4)  # a wide class was seen too seldom for its single values

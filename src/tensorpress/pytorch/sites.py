@@ -211,7 +211,7 @@ def find_sites(model: nn.Module, example: Tensor | tuple[Any, ...]) -> tuple[Sit
                 module.training = flag
     recorder.link(outputs)
     chosen = {node for node in map(_site_node, recorder.nodes) if node is not None}
-    sites = tuple(Site(*_place(node), _view(node)) for node in recorder.nodes if node in chosen)
+    sites = tuple(Site(*_place(node), _view(node), max(len(set(node.readers)), 1)) for node in recorder.nodes if node in chosen)
     if not sites:
         raise InputError(f"{type(model).__name__} has no activation and no other tensor to compress between its input and its output")
     return sites

@@ -42,6 +42,8 @@ CARD = Card(
     portability="integer basis and coefficients in float64, exact in any order; one float64 multiply and add after them",
     lossless=False,
     quality="bits",
+    quality_fine=11.0,
+    quality_coarse=2.0,
 )
 REACH = 2047  # of a coefficient, in steps
 CLASSES = 16  # of components by spread

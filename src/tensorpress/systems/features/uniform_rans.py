@@ -34,6 +34,9 @@ CARD = Card(
     portability="one float32 multiply and rounding, then integers; decoded values are float32 products",
     lossless=True,
     quality="levels",
+    quality_fine=256.0,
+    quality_coarse=2.0,
+    quality_integer=True,
 )
 
 

@@ -1,0 +1,3 @@
+from tensorpress.cli import main
+
+main()

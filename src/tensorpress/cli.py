@@ -1,0 +1,479 @@
+"""The command line: `tensorpress --help`. Mistakes of the user end in one line on stderr and exit code 2."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Optional
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from tensorpress import __version__
+from tensorpress.core.errors import InputError, TensorPressError
+
+app = typer.Typer(
+    help="The codec layer for neural networks: feature maps to real bytes, judged by what the task lost.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+features_app = typer.Typer(help="Compress what a network computes: calibrate a plan, evaluate it on pictures.", no_args_is_help=True)
+app.add_typer(features_app, name="features")
+out, err = Console(), Console(stderr=True)
+
+
+class Bar:
+    """A rich progress bar on stderr that follows (what, done, total); silent where stderr is no terminal."""
+
+    def __enter__(self) -> Bar:
+        columns = (TextColumn("[progress.description]{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        self.progress = Progress(*columns, console=err, transient=True, disable=not err.is_terminal)
+        self.progress.start()
+        self.task = self.progress.add_task("", total=None)
+        return self
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        self.progress.update(self.task, description=what, completed=done, total=total)
+
+    def __exit__(self, *_: object) -> None:
+        self.progress.stop()
+
+
+def version(wanted: bool) -> None:
+    if wanted:
+        out.print(f"tensorpress {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version_: Annotated[bool, typer.Option("--version", callback=version, is_eager=True, help="Print the version and exit.")] = False,
+) -> None:
+    pass
+
+
+# --- shared by the commands -------------------------------------------------------------------------------------------
+
+
+def parse_options(pairs: list[str]) -> dict[str, Any]:
+    """`key=value` with JSON values; a bare word is a string, and 4,8,16 a list."""
+    options: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, text = pair.partition("=")
+        if not equals or not key:
+            raise InputError(f"--set {pair!r}: expected key=value, for example step=4")
+        try:
+            options[key] = json.loads(text)
+        except ValueError:
+            parts = text.split(",")
+            try:
+                options[key] = [json.loads(p) for p in parts] if len(parts) > 1 else text
+            except ValueError:
+                options[key] = text
+    return options
+
+
+def parse_triple(text: str | None, flag: str) -> tuple[float, ...] | None:
+    if text is None:
+        return None
+    try:
+        values = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        values = ()
+    if len(values) != 3:
+        raise InputError(f"{flag} {text!r}: expected three numbers, for example 0.485,0.456,0.406")
+    return values
+
+
+def write_json(path: Path, value: Any) -> None:
+    from tensorpress.planning.plan import write_atomically
+
+    write_atomically(path, (json.dumps(value, indent=1, allow_nan=False) + "\n").encode())
+
+
+def command_line() -> str:
+    return shlex.join(["tensorpress", *sys.argv[1:]])
+
+
+def network_of(arch: str | None, model: str | None, weights: Path | None, **preprocessing: Any) -> tuple[Any, Any, str]:
+    from tensorpress.pytorch.networks.pixels import preprocessing as preprocessing_of
+    from tensorpress.pytorch.weights import load_network
+
+    if arch is not None and weights is None:
+        raise InputError(f"--arch {arch} needs --weights: a network with random weights has nothing to lose")
+    network = load_network(arch=arch, model=model, weights=weights, **preprocessing)
+    return network, preprocessing_of(network), arch or str(model)
+
+
+class Prepared:
+    """Pictures as network inputs, decoded when they are asked for."""
+
+    def __init__(self, pictures: Any, wanted: Any) -> None:
+        self.pictures, self.wanted = pictures, wanted
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def __getitem__(self, index: int) -> Any:
+        if index >= len(self):
+            raise IndexError(index)
+        return self.pictures.tensor(index, self.wanted)
+
+
+def calibration_and_test(images: Path, labels: Path | None, calib_images: Path | None, calib_limit: int, limit: int | None, planned: bool) -> tuple[Any, Any]:
+    """(calibration pictures or None, pictures to evaluate); no picture is in both."""
+    from tensorpress.pytorch.pictures import open_pictures, split
+
+    pictures = open_pictures(images, labels)
+    if calib_images is None:
+        calibration, test = split(pictures, calib_limit)
+    else:
+        calibration, test = open_pictures(calib_images, limit=calib_limit), pictures
+        if calib_images.resolve() == images.resolve():
+            used = set(calibration.names)
+            rest = next((i for i, name in enumerate(test.names) if name not in used), len(test))
+            test = test[rest:]
+            if not len(test):
+                raise InputError(f"{images}: all pictures are calibration pictures; none is left to evaluate on")
+    return (None if planned else calibration), test[:limit] if limit is not None else test
+
+
+# --- options, written once --------------------------------------------------------------------------------------------
+
+Arch = Annotated[Optional[str], typer.Option(help="A network defined here: resnet18/34/50/101, mobilenet_v2, squeezenet1_1, cifar_resnet20/32/44/56.")]
+Model = Annotated[Optional[str], typer.Option(help="Your network: package.module:factory or path/to/file.py:factory. This runs that code.")]
+Weights = Annotated[Optional[Path], typer.Option(help="Weights: .safetensors, .npz (no pickle) or a weights-only .pt.")]
+Images = Annotated[Path, typer.Option(help="A folder of pictures, or an .npz with images (uint8, NHWC) and labels.")]
+Labels = Annotated[Optional[Path], typer.Option(help="CSV: file,class_index. Without labels accuracy is unknown; agreement and KL are not.")]
+CodecId = Annotated[str, typer.Option("--codec", help="A codec's id; see `tensorpress list`.")]
+CalibImages = Annotated[Optional[Path], typer.Option(help="Calibration pictures; otherwise the first ones of --images, which are then not evaluated.")]
+CalibLimit = Annotated[int, typer.Option(help="Calibration pictures to use.", min=1)]
+MaxDrop = Annotated[Optional[float], typer.Option(help="Target: expected top-1 drop, percentage points (default target: 0.5).")]
+MaxKl = Annotated[Optional[float], typer.Option(help="Target: KL of the output, mean + 1 standard error, nats.")]
+Ratio = Annotated[Optional[float], typer.Option(help="Target: total ratio against 8 bits a value.")]
+Bits = Annotated[Optional[float], typer.Option(help="Target: bits a value.")]
+Quality = Annotated[Optional[float], typer.Option(help="No target: the codec's own quality parameter (step, levels or bits).")]
+Scale = Annotated[str, typer.Option(help="Range of the 8-bit levels: p99.99 or max.")]
+Steps = Annotated[str, typer.Option(help="Quantiser steps by site: fisher (by sensitivity) or equal (in levels).")]
+Set = Annotated[Optional[list[str]], typer.Option("--set", help="Codec option key=value; repeatable. See `tensorpress show ID`.")]
+Mean = Annotated[Optional[str], typer.Option(help="Input mean, three numbers.")]
+Std = Annotated[Optional[str], typer.Option(help="Input deviation, three numbers.")]
+Resize = Annotated[Optional[int], typer.Option(help="Shorter side, pixels; 0: as it is.")]
+Crop = Annotated[Optional[int], typer.Option(help="Centre crop, pixels; 0: none.")]
+LabelOffset = Annotated[Optional[int], typer.Option(help="Class i stands in logits column i + offset.")]
+
+
+@features_app.command()
+def calibrate(
+    images: Images,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The plan file to write (.tpp).")],
+    arch: Arch = None,
+    model: Model = None,
+    weights: Weights = None,
+    codec: CodecId = "dct_cm",
+    calib_limit: CalibLimit = 64,
+    max_drop: MaxDrop = None,
+    max_kl: MaxKl = None,
+    ratio: Ratio = None,
+    bits: Bits = None,
+    quality: Quality = None,
+    scale: Scale = "p99.99",
+    steps: Steps = "fisher",
+    set_: Set = None,
+    mean: Mean = None,
+    std: Std = None,
+    resize: Resize = None,
+    crop: Crop = None,
+    label_offset: LabelOffset = None,
+) -> None:
+    """Fit a codec to every site of a network and write the plan. No labels are needed."""
+    from tensorpress import features
+    from tensorpress.pytorch.pictures import open_pictures
+
+    pre = {"mean": parse_triple(mean, "--mean"), "std": parse_triple(std, "--std"), "resize": resize, "crop": crop, "label_offset": label_offset}
+    network, wanted, _ = network_of(arch, model, weights, **pre)
+    pictures = Prepared(open_pictures(images, limit=calib_limit), wanted)
+    with Bar() as bar:
+        plan = features.calibrate(
+            network, pictures, codec, max_drop=max_drop, max_kl=max_kl, ratio=ratio, bits=bits, quality=quality,
+            options=parse_options(set_ or []), scale=scale, steps=steps, progress=bar,
+        )  # fmt: skip
+    plan.save(output)
+    tell_target(plan)
+    out.print(f"{output}: {len(plan.entries)} sites, codec {codec}, quality {plan.meta['quality']}, {plan.shared_nbytes:,} bytes of shared state")
+
+
+@features_app.command()
+def evaluate(
+    images: Images,
+    arch: Arch = None,
+    model: Model = None,
+    weights: Weights = None,
+    labels: Labels = None,
+    codec: CodecId = "dct_cm",
+    calib_images: CalibImages = None,
+    calib_limit: CalibLimit = 64,
+    limit: Annotated[Optional[int], typer.Option(help="Evaluate on at most this many pictures.", min=1)] = None,
+    max_drop: MaxDrop = None,
+    max_kl: MaxKl = None,
+    ratio: Ratio = None,
+    bits: Bits = None,
+    quality: Quality = None,
+    plan_path: Annotated[Optional[Path], typer.Option("--plan", help="Use this plan instead of calibrating.")] = None,
+    scale: Scale = "p99.99",
+    steps: Steps = "fisher",
+    set_: Set = None,
+    mean: Mean = None,
+    std: Std = None,
+    resize: Resize = None,
+    crop: Crop = None,
+    label_offset: LabelOffset = None,
+    curve: Annotated[int, typer.Option(help="Points of the rate-distortion curve on the HTML page (0: none).", min=0)] = 5,
+    html: Annotated[Optional[Path], typer.Option(help="Write a self-contained page.")] = None,
+    json_path: Annotated[Optional[Path], typer.Option("--json", help="Write the result row.")] = None,
+    layers: Annotated[bool, typer.Option("--layers", help="Print the table of layers as well.")] = False,
+) -> None:
+    """Encode and decode every feature map of every picture for real, and say what was saved and what it cost the task."""
+    from tensorpress import features
+    from tensorpress.report.terminal import layer_table, result_table
+
+    if html is not None:
+        need_plotly()
+    pre = {"mean": parse_triple(mean, "--mean"), "std": parse_triple(std, "--std"), "resize": resize, "crop": crop, "label_offset": label_offset}
+    network, wanted, name = network_of(arch, model, weights, **pre)
+    calibration_pictures, test = calibration_and_test(images, labels, calib_images, calib_limit, limit, plan_path is not None)
+    truth = None
+    if any(label is not None for label in test.labels):
+        test.check_labels(class_count(network, test, wanted))
+        truth = list(test.labels)
+    calibration = None
+    with Bar() as bar:
+        if plan_path is not None:
+            if any(v is not None for v in (max_drop, max_kl, ratio, bits, quality)) or set_:
+                raise InputError("--plan is finished: targets, --quality and --set belong to calibration")
+            plan = features.load(plan_path)
+        else:
+            from tensorpress.pytorch.calibration import Calibration
+
+            pictures = Prepared(calibration_pictures, wanted)
+            calibration = Calibration.measure(network, pictures, codec, options=parse_options(set_ or []), scale=scale, steps=steps, progress=bar)
+            plan = features.settle(network, pictures, calibration, max_drop=max_drop, max_kl=max_kl, ratio=ratio, bits=bits, quality=quality, progress=bar)
+        context = {"arch": name, "command": command_line()}
+        inputs = Prepared(test, wanted)
+        row = features.evaluate(network, plan, inputs, truth, label_offset=wanted.label_offset, context=context, progress=bar)
+        if html is not None:
+            from tensorpress.report.page import write_page
+
+            curves = features.curves(network, calibration, inputs, curve, bar) if calibration is not None and curve else None
+            write_page(html, [row], curves, features.pictures(network, plan, inputs[0]))
+    tell_target(plan)
+    if json_path is not None:
+        write_json(json_path, row)
+    out.print(result_table([row]))
+    if layers:
+        out.print(layer_table(row))
+
+
+def class_count(network: Any, test: Any, wanted: Any) -> int:
+    import torch
+
+    from tensorpress.evaluate.measure import logits_of
+
+    with torch.inference_mode():
+        return int(logits_of(network, test.tensor(0, wanted)).shape[1]) - int(wanted.label_offset)
+
+
+def need_plotly() -> None:
+    try:
+        import plotly  # noqa: F401
+    except ImportError:
+        raise InputError("--html needs plotly: pip install 'tensorpress[report]'") from None
+
+
+def tell_target(plan: Any) -> None:
+    if plan.meta.get("target_met") is False:
+        near = min(plan.meta["tried"], key=lambda t: t["kl"])
+        err.print(
+            f"[yellow]target {plan.meta['target']} was not met:[/] nearest is quality {near['quality']:g} with KL {near['kl']:.4g}, "
+            f"expected drop {near['expected_drop']:.3g} points, ratio {near['ratio']:.3g}"
+        )
+
+
+@app.command()
+def demo(
+    html: Annotated[Path, typer.Option(help="The page to write.")] = Path("demo-report.html"),
+    json_path: Annotated[Optional[Path], typer.Option("--json", help="Write the result rows.")] = None,
+) -> None:
+    """Five codecs on a packaged digits network: accuracy, agreement, ratio, and a page. No download; about half a minute."""
+    need_plotly()
+    from tensorpress.demo.run import run
+
+    with Bar() as bar:
+        rows = run(html, command_line(), bar)
+    from tensorpress.report.terminal import result_table
+
+    if json_path is not None:
+        write_json(json_path, rows)
+    out.print(result_table(rows))
+    out.print(f"page: [bold]{html}[/]")
+
+
+@app.command("encode")
+def encode_command(
+    source: Annotated[Path, typer.Argument(metavar="X.npy", help="A .npy array or a .pt tensor.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The stream to write (.tp).")],
+    codec: CodecId = "dct_cm",
+    plan_path: Annotated[Optional[Path], typer.Option("--plan", help="Write a plan-bound stream of one of its sites.")] = None,
+    site: Annotated[Optional[str], typer.Option(help="The site of --plan, by name or number.")] = None,
+    set_: Set = None,
+    json_: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """An array file to a TensorPress stream."""
+    from tensorpress.facade import encode
+    from tensorpress.files import read_array
+    from tensorpress.planning.plan import write_atomically
+
+    array = read_array(source)
+    if plan_path is None:
+        if site is not None:
+            raise InputError("--site belongs to --plan")
+        try:
+            data = encode(array, codec, **parse_options(set_ or []))
+        except InputError as error:
+            raise InputError(f"{source}: {error}") from None
+    else:
+        from tensorpress.core.stream import write_frame
+
+        if set_:
+            raise InputError("--set belongs to a codec's id; the plan has its own options")
+        plan, number = plan_and_site(plan_path, site)
+        entry = plan.entries[number]
+        if array.ndim != len(entry.shape) or array.shape[0] != entry.shape[0]:
+            raise InputError(f"{source}: shape {array.shape} does not suit site {entry.site.name}, which has {entry.shape}")
+        data = write_frame(entry.codec.encode_payload(array), number, plan.id)
+    write_atomically(output, data)
+    result = {"input": str(source), "output": str(output), "input_nbytes": array.nbytes, "nbytes": len(data), "ratio_8bit": array.size / len(data)}
+    if json_:
+        out.print_json(data=result)
+    else:
+        out.print(f"{output}: {len(data):,} bytes for {array.dtype} {array.shape}; {8 * len(data) / max(array.size, 1):.3g} bits a value")
+
+
+def plan_and_site(path: Path, site: str | None) -> tuple[Any, int]:
+    from tensorpress.planning.plan import Plan
+
+    plan = Plan.load(path)
+    names = [entry.site.name for entry in plan.entries]
+    if site is None:
+        if len(names) == 1:
+            return plan, 0
+        raise InputError(f"{path} has {len(names)} sites: choose one with --site, for example {names[0]!r}")
+    if site in names:
+        return plan, names.index(site)
+    if site.isdigit() and int(site) < len(names):
+        return plan, int(site)
+    raise InputError(f"{path} has no site {site!r}; it has {', '.join(names[:4])}{' …' if len(names) > 4 else ''}")
+
+
+@app.command("decode")
+def decode_command(
+    source: Annotated[Path, typer.Argument(metavar="X.tp", help="A stream.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The array to write: .npy, or .pt for a tensor.")],
+    plan_path: Annotated[Optional[Path], typer.Option("--plan", help="The plan of a plan-bound stream.")] = None,
+    max_nbytes: Annotated[int, typer.Option(help="Refuse arrays larger than this.", min=1)] = 1 << 30,
+) -> None:
+    """A TensorPress stream back to an array file."""
+    from tensorpress.files import read_bytes, read_stream, write_array
+
+    array = read_stream(source, read_bytes(source), plan_path, max_nbytes)
+    write_array(output, array)
+    out.print(f"{output}: {array.dtype} {array.shape}")
+
+
+@app.command()
+def inspect(
+    source: Annotated[Path, typer.Argument(metavar="FILE", help="A stream, plan or bundle.")],
+    json_: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """What a file holds, part by part; the parts sum to its size."""
+    from rich.table import Table
+
+    from tensorpress.files import describe, read_bytes
+
+    found = describe(source, read_bytes(source))
+    if json_:
+        out.print_json(data=found)
+        return
+    table = Table(title=f"{source}: {found['kind']}, {found['nbytes']:,} bytes")
+    table.add_column("part")
+    table.add_column("bytes", justify="right")
+    for part, nbytes in found["parts"].items():
+        table.add_row(part, f"{nbytes:,}")
+    out.print(table)
+    for key, value in found.items():
+        if key not in ("kind", "nbytes", "parts"):
+            out.print(f"{key}: {json.dumps(value) if isinstance(value, dict | list) else value}", highlight=False)
+
+
+@app.command("list")
+def list_command(json_: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+    """Every codec, one line each."""
+    from dataclasses import asdict
+
+    from rich.table import Table
+
+    from tensorpress.core.registry import cards
+
+    if json_:
+        out.print_json(data=[asdict(card) for card in cards().values()])
+        return
+    table = Table()
+    for name in ("id", "family", "what", "kind", "quality"):
+        table.add_column(name)
+    for card in cards().values():
+        table.add_row(card.id, card.family, card.title, card.fidelity, card.quality or "-")
+    out.print(table)
+
+
+@app.command()
+def show(
+    codec: Annotated[str, typer.Argument(metavar="ID", help="A codec's id.")],
+    json_: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """A codec's card: paper, claim, options and their defaults."""
+    from dataclasses import asdict
+
+    from tensorpress.files import option_rows
+    from tensorpress.core.registry import card, system
+
+    found, options = card(codec), option_rows(codec)
+    if json_:
+        out.print_json(data={**asdict(found), "options": options})
+        return
+    out.print(f"[bold]{found.id}[/]: {found.title}  ({found.family}, {found.fidelity})")
+    out.print((system(codec).__doc__ or "").strip(), highlight=False, markup=False)
+    for name in ("paper", "claim", "measured", "portability"):
+        out.print(f"[bold]{name}[/]: {getattr(found, name)}", highlight=False)
+    out.print("[bold]options[/] (--set name=value):")
+    for row in options:
+        out.print(f"  {row['name']} = {row['default']}   [dim]{row['help']}[/]", highlight=False)
+
+
+def main() -> None:
+    """Console entry: errors that users can mend end in one line and exit code 2."""
+    try:
+        app()
+    except TensorPressError as error:
+        err.print(f"tensorpress: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        err.print("interrupted", style="red")
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

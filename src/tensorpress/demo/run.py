@@ -1,0 +1,37 @@
+"""The demo: feature maps of a small digits network through five codecs at one target, judged on held-out digits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from tensorpress import features
+from tensorpress.demo import digits, network
+from tensorpress.pytorch.calibration import Calibration, Progress, silent
+from tensorpress.pytorch.networks.pixels import preprocessing
+from tensorpress.pytorch.pictures import prepare
+from tensorpress.report.page import write_page
+
+CODECS = ("dct_cm", "uniform_rans", "klt", "zvc", "raw")
+MAX_KL = 0.01  # nats, mean + 1 standard error on the calibration digits
+CALIBRATION, TEST, CURVE = 48, 300, 32  # images: a minute on two cores
+
+
+def run(page: Path, command: str, progress: Progress = silent) -> list[dict[str, Any]]:
+    """Result rows, one a codec; the page is written to `page`."""
+    net = network.load()
+    wanted = preprocessing(net)
+    (few, _), (images, labels) = digits.load("calibration"), digits.load("test")
+    calibration_images = [prepare(x, wanted) for x in few[:CALIBRATION]]
+    test_images = [prepare(x, wanted) for x in images[:TEST]]
+    rows, curves, drawn = [], [], []
+    for codec in CODECS:
+        calibration = Calibration.measure(net, calibration_images, codec, progress=progress)
+        plan = features.settle(net, calibration_images, calibration, max_kl=MAX_KL, progress=progress)
+        context = {"arch": "digits_resnet", "command": command}
+        rows.append(features.evaluate(net, plan, test_images, [int(n) for n in labels[:TEST]], context=context, progress=progress))
+        curves += features.curves(net, calibration, test_images, 5, progress, CURVE)
+        if not drawn:
+            drawn = features.pictures(net, plan, test_images[0])
+    write_page(page, rows, curves, drawn)
+    return rows

@@ -1,0 +1,142 @@
+"""Files of the command line: arrays in, streams and plans described, arrays out. No pickle is ever read."""
+
+from __future__ import annotations
+
+import io
+import tokenize
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tensorpress.core import registry
+from tensorpress.core.binary import Buffer
+from tensorpress.core.container import BUNDLE, KINDS, MAX_NBYTES, PLAN, STREAM, Container
+from tensorpress.core.errors import InputError, StreamError
+from tensorpress.core.payload import Reader
+from tensorpress.core.stream import FRAME_NBYTES, Stream, read_frame
+from tensorpress.facade import as_array, decode
+from tensorpress.planning.plan import Plan, write_atomically
+
+
+def read_bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from None
+
+
+def read_array(path: Path) -> NDArray[Any]:
+    """An .npy array, or the one tensor of a .pt file (weights only)."""
+    data = read_bytes(path)
+    try:
+        if path.suffix in (".pt", ".pth"):
+            import torch
+
+            found = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+            if not isinstance(found, torch.Tensor):
+                raise InputError(f"{path}: holds a {type(found).__name__}, not one tensor")
+            return as_array(found)
+        return np.load(io.BytesIO(data), allow_pickle=False)  # type: ignore[no-any-return]
+    except InputError:
+        raise
+    except Exception as error:  # unpicklers and zip readers raise all kinds
+        first = (str(error) or type(error).__name__).splitlines()[0]
+        raise InputError(f"{path}: is neither a .npy array nor a .pt tensor: {first}") from None
+
+
+def write_array(path: Path, array: NDArray[Any]) -> None:
+    out = io.BytesIO()
+    if path.suffix in (".pt", ".pth"):
+        import torch
+
+        torch.save(torch.from_numpy(array.copy()), out)
+    else:
+        np.save(out, array, allow_pickle=False)
+    write_atomically(path, out.getvalue())
+
+
+def read_stream(path: Path, data: bytes, plan_path: Path | None, max_nbytes: int) -> NDArray[Any]:
+    """The array of a self-contained stream, or with a plan of a plan-bound one."""
+    try:
+        if plan_path is None:
+            if data[:4] not in KINDS and len(data) >= FRAME_NBYTES and data[0] & 3 == 1:
+                raise StreamError("not a self-contained stream; if it is plan-bound, give its plan with --plan")
+            return decode(data, max_nbytes=max_nbytes)
+        plan = Plan.load(plan_path)
+        frame = read_frame(data, max_nbytes=max_nbytes)
+        if frame.nbytes != len(data):
+            raise StreamError(f"{len(data) - frame.nbytes} bytes stand after the frame's end at {frame.nbytes}")
+        if frame.plan_id != plan.id or frame.site >= len(plan.entries):
+            raise StreamError(f"written with plan {frame.plan_id:08x}, site {frame.site}; {plan_path} is plan {plan.id:08x}")
+        return plan.entries[frame.site].codec.decode_payload(frame.payload, max_nbytes=max_nbytes)
+    except StreamError as error:
+        raise StreamError(f"{path}: {error}") from None
+
+
+def describe(path: Path, data: Buffer) -> dict[str, Any]:
+    """kind, nbytes, parts (they sum to nbytes) and what else a file says of itself."""
+    try:
+        kind = KINDS.get(bytes(data[:4]))
+        if kind == "stream":
+            stream = Stream.from_bytes(data)
+            src = Reader(stream.payload, max_nbytes=MAX_NBYTES)
+            return {
+                "kind": "stream",
+                "nbytes": len(data),
+                "parts": stream.breakdown(),
+                "codec": stream.codec,
+                "dtype": str(src.dtype),
+                "shape": list(src.shape),
+                "bits_per_value": 8 * len(data) / max(int(np.prod(src.shape)), 1),
+                "params": dict(stream.params),
+                "shared": stream.shared,
+            }
+        if kind == "plan":
+            plan = Plan.from_bytes(data)
+            sites = [{"site": e.site.name, "codec": e.codec.id, "shape": list(e.shape), "shared_nbytes": e.codec.shared_nbytes} for e in plan.entries]
+            return {
+                "kind": "plan",
+                "nbytes": len(data),
+                "parts": Container.from_bytes(data, PLAN).breakdown(),
+                "family": plan.family,
+                "digest": plan.digest,
+                "id": f"{plan.id:08x}",
+                "shared_nbytes": plan.shared_nbytes,
+                "meta": {k: v for k, v in plan.meta.items() if k != "ranges"},
+                "sites": sites,
+            }
+        if kind == "bundle":
+            box = Container.from_bytes(data, BUNDLE)
+            return {"kind": "bundle", "nbytes": len(data), "parts": box.breakdown(), **dict(box.header)}
+        if len(data) >= FRAME_NBYTES and data[0] & 3 == 1:
+            frame = read_frame(data)
+            if frame.nbytes == len(data):
+                src = Reader(frame.payload, max_nbytes=MAX_NBYTES)
+                index, body = src.index_nbytes, len(frame.payload) - src.index_nbytes
+                parts = {"frame": frame.nbytes - len(frame.payload), "index": index, "payload": body}
+                facts = {"site": frame.site, "plan": f"{frame.plan_id:08x}", "dtype": str(src.dtype), "shape": list(src.shape)}
+                return {"kind": "plan-bound stream", "nbytes": len(data), "parts": parts, **facts}
+        Container.from_bytes(data, STREAM)  # says what is wrong with it
+        raise StreamError("is not a TensorPress file")
+    except StreamError as error:
+        raise StreamError(f"{path}: {error}") from None
+
+
+def option_rows(codec: str) -> list[dict[str, Any]]:
+    """name, default and help (the comment beside it) of each option, from the system's own Config."""
+    import dataclasses
+    import inspect
+
+    config = registry.system(codec).Config
+    comments: dict[int, str] = {}
+    source, _ = inspect.getsourcelines(config)
+    for token in tokenize.generate_tokens(iter(source).__next__):
+        if token.type == tokenize.COMMENT:
+            comments[token.start[0]] = token.string.lstrip("# ")
+    rows = []
+    for field in dataclasses.fields(config):
+        line = next((n for n, text in enumerate(source, 1) if text.strip().startswith(f"{field.name}:")), 0)
+        rows.append({"name": field.name, "default": field.default, "help": comments.get(line, "")})
+    return rows
