@@ -1,0 +1,87 @@
+"""Writes the README's tables from the committed rows: `python scripts/readme_tables.py [--check]`."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+NETWORKS = {
+    "resnet50": "ResNet-50",
+    "resnet18": "ResNet-18",
+    "mobilenet_v2": "MobileNetV2 (TF)",
+    "squeezenet1_1": "SqueezeNet 1.1",
+    "cifar_resnet20": "ResNet-20 (CIFAR-10)",
+    "cifar_resnet56": "ResNet-56 (CIFAR-10)",
+}
+CODECS = {
+    "dct_cm": "`dct_cm`, extended",
+    "dct_cm-paper": "`dct_cm`, paper profile",
+    "uniform_rans": "`uniform_rans`",
+    "klt": "`klt`",
+    "zvc": "`zvc`",
+    "raw": "`raw`",
+}
+
+
+def table(head: list[str], rows: list[list[str]]) -> str:
+    lines = [head, ["---"] + ["---:"] * (len(head) - 1), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def results() -> str:
+    head = ["network, codec", "ratio", "with shared state", "mean of layers", "worst layer", "drop, points [95 %]", "smoothed", "agreement", "KL, nats [95 %]"]
+    rows = []
+    for network, title in NETWORKS.items():
+        for codec, name in CODECS.items():
+            path = ROOT / "results" / "features" / f"{network}-{codec}.json"
+            if not path.exists():
+                continue
+            r = json.loads(path.read_text())
+            low, high = r["drop_ci95"]
+            kl_low, kl_high = r["kl_ci95"]
+            rows.append(
+                [
+                    f"{title}, {name}",
+                    f"**{r['ratio']:.2f}**",
+                    f"{r['ratio_with_shared']:.2f}",
+                    f"{r['ratio_mean_of_layers']:.2f}",
+                    f"{r['ratio_worst_layer']:.2f}",
+                    f"{r['drop_points']:+.1f} [{low:+.1f}, {high:+.1f}]",
+                    f"{r['drop_smoothed']:+.2f}",
+                    f"{r['agreement']:.3f}",
+                    f"{r['kl']:.4f} [{kl_low:.4f}, {kl_high:.4f}]",
+                ]
+            )
+    return table(head, rows)
+
+
+def parts() -> str:
+    blocks = []
+    for arch in ("resnet50", "resnet18"):
+        path = ROOT / "results" / f"curves-{arch}.json"
+        if not path.exists():
+            continue
+        r: dict[str, Any] = json.loads(path.read_text())
+        steps = [p["quality"] for p in r["curves"][0]["points"]]
+        head = [f"{NETWORKS[arch]}, {r['images']} pictures"] + [f"step {s:g}" for s in steps]
+        rows = [[c["name"]] + [f"{p['ratio']:.2f} @ {p['kl']:.3f}" for p in c["points"]] for c in r["curves"]]
+        blocks.append(table(head, rows))
+    return "\n\n".join(blocks)
+
+
+def main() -> None:
+    readme = ROOT / "README.md"
+    old = text = readme.read_text()
+    for name, make in (("results", results), ("parts", parts)):
+        text = re.sub(rf"(<!-- {name}:begin[^>]*-->\n).*?(<!-- {name}:end -->)", lambda m, f=make: m[1] + f() + "\n" + m[2], text, flags=re.S)
+    if "--check" in sys.argv[1:]:
+        sys.exit("README tables differ from the rows: run python scripts/readme_tables.py" if text != old else 0)
+    readme.write_text(text)
+
+
+if __name__ == "__main__":
+    main()
