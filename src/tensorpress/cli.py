@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -96,7 +97,13 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def command_line() -> str:
-    return shlex.join(["tensorpress", *sys.argv[1:]])
+    """This call as a shell would take it anywhere: the folder of data is named by its variable."""
+    data = os.environ.get("TENSORPRESS_DATA", "").rstrip("/")
+    words = []
+    for word in sys.argv[1:]:
+        named = word.replace(data, "$TENSORPRESS_DATA") if data else word
+        words.append(f'"{named}"' if named != word else shlex.quote(word))
+    return " ".join(["tensorpress", *words])
 
 
 def network_of(arch: str | None, model: str | None, weights: Path | None, **preprocessing: Any) -> tuple[Any, Any, str]:
