@@ -113,7 +113,7 @@ def network_of(arch: str | None, model: str | None, weights: Path | None, **prep
     if arch is not None and weights is None:
         raise InputError(f"--arch {arch} needs --weights: a network with random weights has nothing to lose")
     network = load_network(arch=arch, model=model, weights=weights, **preprocessing)
-    return network, preprocessing_of(network), arch or str(model)
+    return network, preprocessing_of(network), arch or Path(str(model)).name
 
 
 class Prepared:
