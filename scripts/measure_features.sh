@@ -34,4 +34,5 @@ for name in ${*:-resnet50 resnet18 mobilenet_v2 squeezenet1_1 cifar_resnet20 cif
   done
   measure "$name-raw" ${network[$name]} --codec raw
   measure "$name-dct_cm-paper" ${network[$name]} --codec dct_cm --set profile=paper --max-kl 0.02
+  measure "$name-dct_cm-max" ${network[$name]} --codec dct_cm --scale max --max-kl 0.02
 done

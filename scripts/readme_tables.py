@@ -19,6 +19,7 @@ NETWORKS = {
 }
 CODECS = {
     "dct_cm": "`dct_cm`, extended",
+    "dct_cm-max": "`dct_cm`, extended, scale = max",
     "dct_cm-paper": "`dct_cm`, paper profile",
     "uniform_rans": "`uniform_rans`",
     "klt": "`klt`",

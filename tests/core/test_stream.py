@@ -1,0 +1,95 @@
+"""Payloads, frames and the registry."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from tensorpress.core import registry
+from tensorpress.core.errors import InputError, StreamError
+from tensorpress.core.payload import Reader, Writer, chw, stripe_count
+from tensorpress.core.stream import FRAME_NBYTES, read_frame, write_frame
+
+
+def payload(shape=(3, 17, 5), size=4) -> bytes:
+    out = Writer(np.dtype(np.float32), shape)
+    for number in range(stripe_count(shape)):
+        out.stripe(bytes([number]) * size)
+    return out.finish()
+
+
+@pytest.mark.parametrize(
+    ("shape", "view"), [((), (1, 1, 1)), ((7,), (7, 1, 1)), ((4, 6), (4, 1, 6)), ((2, 3, 4), (2, 3, 4)), ((5, 2, 3, 4), (10, 3, 4))]
+)
+def test_view(shape, view):
+    assert chw(shape) == view
+
+
+def test_payload_round_trip():
+    src = Reader(payload())
+    assert src.shape == (3, 17, 5) and src.dtype == np.float32
+    assert [bytes(src.stripe()) for _ in range(3)] == [b"\0" * 4, b"\1" * 4, b"\2" * 4]
+
+
+def test_swapped_stripes_are_refused():
+    data = payload()
+    src = Reader(data)
+    at = src.index_nbytes
+    swapped = Reader(data[:at] + data[at + 4 : at + 8] + data[at : at + 4] + data[at + 8 :])
+    with pytest.raises(StreamError, match="stripe 0 is damaged"):
+        swapped.stripe()
+
+
+def test_frames():
+    data = payload()
+    frame = write_frame(data, 254, 7) + write_frame(data, 255, 8)
+    first = read_frame(frame)
+    assert (first.site, first.plan_id, bytes(first.payload), first.nbytes) == (254, 7, data, len(data) + FRAME_NBYTES)
+    second = read_frame(frame, first.nbytes)
+    assert (second.site, second.plan_id, second.nbytes) == (255, 8, len(data) + 24)
+
+
+def test_a_long_payload_takes_the_wide_frame():
+    data = payload((1, 8, 8), 1 << 22)
+    frame = read_frame(write_frame(data, 1, 2))
+    assert frame.site == 1 and frame.nbytes == len(data) + 24 and bytes(frame.payload) == data
+
+
+def test_every_flip_of_a_frame_head_is_refused():
+    frame = write_frame(payload(), 5, 6)
+    for bit in range(8 * (FRAME_NBYTES + Reader(payload()).index_nbytes)):
+        damaged = bytearray(frame)
+        damaged[bit // 8] ^= 1 << bit % 8
+        with pytest.raises(StreamError):
+            read_frame(damaged)
+
+
+def test_unknown_types_and_ranks_are_refused():
+    with pytest.raises(InputError, match="complex64"):
+        Writer(np.dtype(np.complex64), (3,))
+    with pytest.raises(InputError, match="9 dimensions"):
+        Writer(np.dtype(np.float32), (1,) * 9)
+    with pytest.raises(StreamError, match="dtype"):
+        Reader(bytes([99, 0]))
+
+
+def test_listing_imports_no_system():
+    script = "import sys; from tensorpress.core.registry import cards; n = len(cards()); print(n, [m for m in sys.modules if '.systems.' in m or m == 'torch'])"
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    count, modules = run.stdout.split(" ", 1)
+    assert int(count) >= 5 and modules.strip() == "[]"
+
+
+def test_unknown_codec_has_a_suggestion():
+    with pytest.raises(InputError, match="did you mean 'dct_cm'"):
+        registry.card("dct_c")
+
+
+def test_cards_are_complete():
+    for card in registry.cards().values():
+        assert card.title and card.paper and card.claim and card.fidelity in ("published", "reconstruction", "ours", "baseline")
+        assert not card.quality or card.quality_fine != card.quality_coarse
+        assert registry.system(card.id).CARD == card
