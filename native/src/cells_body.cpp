@@ -471,8 +471,9 @@ uint8_t* encode_cell(const Cell& cell, const CellRules& rules, uint8_t* out, Scr
   uint8_t flags = 0;
   int64_t nbytes = 0;
   const auto offer = [&](int candidate, const Layout& layout, int64_t error) {
+    if (candidate != raw_mode && layout.nbytes >= values) return;  // a cell never takes more than its raw levels
     const double cost = double(error) + rules.lagrangian * double(8 * (cell_header_nbytes + layout.nbytes));
-    if (mode < 0 || cost < best) best = cost, mode = candidate, flags = layout.flags, nbytes = layout.nbytes;
+    if (mode < 0 || cost < best || (cost == best && layout.nbytes < nbytes)) best = cost, mode = candidate, flags = layout.flags, nbytes = layout.nbytes;
   };
   int64_t energy = 0;
   {

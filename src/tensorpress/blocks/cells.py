@@ -265,12 +265,14 @@ def unpack_planes(payload: memoryview, flags: int, mode: int, planes: int, cell_
 
 
 def encode_cell(levels: U8, first_channel: int, rules: CellRules) -> bytes:
-    """[P, A] levels -> header and payload, in the mode with the least (squared error + lagrangian * bits)."""
+    """[P, A] levels -> header and payload, in the mode with the least (squared error + lagrangian * bits); of equals, the shortest."""
     x = levels.astype(np.int32)
     d = x - rules.zero
     found: list[tuple[float, int, int, bytes]] = []
 
     def offer(mode: int, flags: int, payload: bytes, decoded: I32) -> None:
+        if mode != RAW and len(payload) >= x.size:
+            return  # a cell never takes more than its raw levels
         error = int(((decoded - x) ** 2).sum())
         found.append((error + rules.lagrangian * (8 * (HEADER_NBYTES + len(payload))), mode, flags, payload))
 
@@ -295,7 +297,7 @@ def encode_cell(levels: U8, first_channel: int, rules: CellRules) -> bytes:
                 if packed:
                     offer(DCTM, *packed, np.where(d == 0, rules.zero, decoded))
     offer(RAW, 0, levels.tobytes(), x)
-    _, mode, flags, payload = min(found, key=lambda candidate: candidate[0])
+    _, mode, flags, payload = min(found, key=lambda candidate: (candidate[0], len(candidate[3])))
     return bytes([mode | flags]) + len(payload).to_bytes(2, "little") + payload
 
 
