@@ -59,7 +59,7 @@ class Config:
     length: int | None = None  # of this layer's DCT, channels; 0: none
     keep: tuple[int, ...] = ()  # 1 for each kept coefficient of a group (or of each group in turn); empty: all
     centroid: tuple[float, ...] | None = None  # added to magnitudes 1, 2, >= 3 at the decoder, in levels
-    dct_centroid: tuple[float, ...] | None = None
+    dct_centroid: tuple[float, ...] | None = None  # the same for DCT coefficients
     lagrangian: float | None = None  # squared error, in levels^2, that one bit is worth
 
 

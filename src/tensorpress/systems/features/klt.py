@@ -56,7 +56,7 @@ class Config:
     coder: str = "rans"  # or 'huffman'
     table_bits: int = 14  # rANS frequencies sum to 2^table_bits, 12 to 16
     # fitted, where None
-    channels: int | None = None
+    channels: int | None = None  # of the tensors that it takes
     fixed: float | None = None  # value of one unit of the 16-bit samples, a float32
     step: float | None = None  # of every component
 
