@@ -191,7 +191,7 @@ def attach(plan: Plan, model: nn.Module, *, exact: bool = True, keep: bool = Fal
 
 
 def write_bundle(plan: Plan, frames: list[bytes]) -> bytes:
-    """All streams of one forward pass as one file, which names the plan by its full digest. FORMAT.md, section 6."""
+    """All streams of one forward pass as one file, which names the plan by its full digest. FORMAT.md, section 10."""
     return Container(BUNDLE, {"plan": plan.digest, "frames": len(frames)}, {"frames": b"".join(frames)}).to_bytes()
 
 
