@@ -7,7 +7,7 @@ import os
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -151,27 +151,27 @@ def calibration_and_test(images: Path, labels: Path | None, calib_images: Path |
 
 # --- options, written once --------------------------------------------------------------------------------------------
 
-Arch = Annotated[Optional[str], typer.Option(help="A network defined here: resnet18/34/50/101, mobilenet_v2, squeezenet1_1, cifar_resnet20/32/44/56.")]
-Model = Annotated[Optional[str], typer.Option(help="Your network: package.module:factory or path/to/file.py:factory. This runs that code.")]
-Weights = Annotated[Optional[Path], typer.Option(help="Weights: .safetensors, .npz (no pickle) or a weights-only .pt.")]
+Arch = Annotated[str | None, typer.Option(help="A network defined here: resnet18/34/50/101, mobilenet_v2, squeezenet1_1, cifar_resnet20/32/44/56.")]
+Model = Annotated[str | None, typer.Option(help="Your network: package.module:factory or path/to/file.py:factory. This runs that code.")]
+Weights = Annotated[Path | None, typer.Option(help="Weights: .safetensors, .npz (no pickle) or a weights-only .pt.")]
 Images = Annotated[Path, typer.Option(help="A folder of pictures, or an .npz with images (uint8, NHWC) and labels.")]
-Labels = Annotated[Optional[Path], typer.Option(help="CSV: file,class_index. Without labels accuracy is unknown; agreement and KL are not.")]
+Labels = Annotated[Path | None, typer.Option(help="CSV: file,class_index. Without labels accuracy is unknown; agreement and KL are not.")]
 CodecId = Annotated[str, typer.Option("--codec", help="A codec's id; see `tensorpress list`.")]
-CalibImages = Annotated[Optional[Path], typer.Option(help="Calibration pictures; otherwise the first ones of --images, which are then not evaluated.")]
+CalibImages = Annotated[Path | None, typer.Option(help="Calibration pictures; otherwise the first ones of --images, which are then not evaluated.")]
 CalibLimit = Annotated[int, typer.Option(help="Calibration pictures to use.", min=1)]
-MaxDrop = Annotated[Optional[float], typer.Option(help="Target: expected top-1 drop, percentage points (default target: 0.5).")]
-MaxKl = Annotated[Optional[float], typer.Option(help="Target: KL of the output, mean + 1 standard error, nats.")]
-Ratio = Annotated[Optional[float], typer.Option(help="Target: total ratio against 8 bits a value.")]
-Bits = Annotated[Optional[float], typer.Option(help="Target: bits a value.")]
-Quality = Annotated[Optional[float], typer.Option(help="No target: the codec's own quality parameter (step, levels or bits).")]
+MaxDrop = Annotated[float | None, typer.Option(help="Target: expected top-1 drop, percentage points (default target: 0.5).")]
+MaxKl = Annotated[float | None, typer.Option(help="Target: KL of the output, mean + 1 standard error, nats.")]
+Ratio = Annotated[float | None, typer.Option(help="Target: total ratio against 8 bits a value.")]
+Bits = Annotated[float | None, typer.Option(help="Target: bits a value.")]
+Quality = Annotated[float | None, typer.Option(help="No target: the codec's own quality parameter (step, levels or bits).")]
 Scale = Annotated[str, typer.Option(help="Range of the 8-bit levels: p99.99 or max.")]
 Steps = Annotated[str, typer.Option(help="Quantiser steps by site: fisher (by sensitivity) or equal (in levels).")]
-Set = Annotated[Optional[list[str]], typer.Option("--set", help="Codec option key=value; repeatable. See `tensorpress show ID`.")]
-Mean = Annotated[Optional[str], typer.Option(help="Input mean, three numbers.")]
-Std = Annotated[Optional[str], typer.Option(help="Input deviation, three numbers.")]
-Resize = Annotated[Optional[int], typer.Option(help="Shorter side, pixels; 0: as it is.")]
-Crop = Annotated[Optional[int], typer.Option(help="Centre crop, pixels; 0: none.")]
-LabelOffset = Annotated[Optional[int], typer.Option(help="Class i stands in logits column i + offset.")]
+Set = Annotated[list[str] | None, typer.Option("--set", help="Codec option key=value; repeatable. See `tensorpress show ID`.")]
+Mean = Annotated[str | None, typer.Option(help="Input mean, three numbers.")]
+Std = Annotated[str | None, typer.Option(help="Input deviation, three numbers.")]
+Resize = Annotated[int | None, typer.Option(help="Shorter side, pixels; 0: as it is.")]
+Crop = Annotated[int | None, typer.Option(help="Centre crop, pixels; 0: none.")]
+LabelOffset = Annotated[int | None, typer.Option(help="Class i stands in logits column i + offset.")]
 
 
 @features_app.command()
@@ -224,13 +224,13 @@ def evaluate(
     codec: CodecId = "dct_cm",
     calib_images: CalibImages = None,
     calib_limit: CalibLimit = 64,
-    limit: Annotated[Optional[int], typer.Option(help="Evaluate on at most this many pictures.", min=1)] = None,
+    limit: Annotated[int | None, typer.Option(help="Evaluate on at most this many pictures.", min=1)] = None,
     max_drop: MaxDrop = None,
     max_kl: MaxKl = None,
     ratio: Ratio = None,
     bits: Bits = None,
     quality: Quality = None,
-    plan_path: Annotated[Optional[Path], typer.Option("--plan", help="Use this plan instead of calibrating.")] = None,
+    plan_path: Annotated[Path | None, typer.Option("--plan", help="Use this plan instead of calibrating.")] = None,
     scale: Scale = "p99.99",
     steps: Steps = "fisher",
     set_: Set = None,
@@ -240,8 +240,8 @@ def evaluate(
     crop: Crop = None,
     label_offset: LabelOffset = None,
     curve: Annotated[int, typer.Option(help="Points of the rate-distortion curve on the HTML page (0: none).", min=0)] = 5,
-    html: Annotated[Optional[Path], typer.Option(help="Write a self-contained page.")] = None,
-    json_path: Annotated[Optional[Path], typer.Option("--json", help="Write the result row.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write a self-contained page.")] = None,
+    json_path: Annotated[Path | None, typer.Option("--json", help="Write the result row.")] = None,
     layers: Annotated[bool, typer.Option("--layers", help="Print the table of layers as well.")] = False,
 ) -> None:
     """Encode and decode every feature map of every picture for real, and say what was saved and what it cost the task."""
@@ -313,7 +313,7 @@ def tell_target(plan: Any) -> None:
 @app.command()
 def demo(
     html: Annotated[Path, typer.Option(help="The page to write.")] = Path("demo-report.html"),
-    json_path: Annotated[Optional[Path], typer.Option("--json", help="Write the result rows.")] = None,
+    json_path: Annotated[Path | None, typer.Option("--json", help="Write the result rows.")] = None,
 ) -> None:
     """Five codecs on a packaged digits network: accuracy, agreement, ratio, and a page. No download; about half a minute."""
     need_plotly()
@@ -334,8 +334,8 @@ def encode_command(
     source: Annotated[Path, typer.Argument(metavar="X.npy", help="A .npy array or a .pt tensor.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The stream to write (.tp).")],
     codec: CodecId = "dct_cm",
-    plan_path: Annotated[Optional[Path], typer.Option("--plan", help="Write a plan-bound stream of one of its sites.")] = None,
-    site: Annotated[Optional[str], typer.Option(help="The site of --plan, by name or number.")] = None,
+    plan_path: Annotated[Path | None, typer.Option("--plan", help="Write a plan-bound stream of one of its sites.")] = None,
+    site: Annotated[str | None, typer.Option(help="The site of --plan, by name or number.")] = None,
     set_: Set = None,
     json_: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
@@ -390,7 +390,7 @@ def plan_and_site(path: Path, site: str | None) -> tuple[Any, int]:
 def decode_command(
     source: Annotated[Path, typer.Argument(metavar="X.tp", help="A stream.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The array to write: .npy, or .pt for a tensor.")],
-    plan_path: Annotated[Optional[Path], typer.Option("--plan", help="The plan of a plan-bound stream.")] = None,
+    plan_path: Annotated[Path | None, typer.Option("--plan", help="The plan of a plan-bound stream.")] = None,
     max_nbytes: Annotated[int, typer.Option(help="Refuse arrays larger than this.", min=1)] = 1 << 30,
 ) -> None:
     """A TensorPress stream back to an array file."""
@@ -454,8 +454,8 @@ def show(
     """A codec's card: paper, claim, options and their defaults."""
     from dataclasses import asdict
 
-    from tensorpress.files import option_rows
     from tensorpress.core.registry import card, system
+    from tensorpress.files import option_rows
 
     found, options = card(codec), option_rows(codec)
     if json_:

@@ -17,9 +17,8 @@ from tensorpress.demo import digits, network
 from tensorpress.planning.plan import Plan
 
 NET = ["--model", "tensorpress.demo.network:load"]
-KEYS = """codec arch images calib_images sites raw_nbytes nbytes shared_nbytes ratio ratio_with_shared ratio_mean_of_layers ratio_worst_layer
-bits_per_value scale top1_float top1_reference top1 drop_points drop_ci95 drop_smoothed agreement kl kl_ci95 seconds layers command machine""".split()
-LAYER_KEYS = set("site shape density mode nbytes ratio mse".split())
+KEYS = ["codec", "arch", "images", "calib_images", "sites", "raw_nbytes", "nbytes", "shared_nbytes", "ratio", "ratio_with_shared", "ratio_mean_of_layers", "ratio_worst_layer", "bits_per_value", "scale", "top1_float", "top1_reference", "top1", "drop_points", "drop_ci95", "drop_smoothed", "agreement", "kl", "kl_ci95", "seconds", "layers", "command", "machine"]
+LAYER_KEYS = set(["site", "shape", "density", "mode", "nbytes", "ratio", "mse"])
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ import sys
 
 import numpy as np
 import pytest
+
 from tensorpress.core import registry
 from tensorpress.core.binary import crc32c
 from tensorpress.core.codec import Codec
@@ -19,7 +20,6 @@ from tensorpress.core.errors import InputError, StreamError
 from tensorpress.core.payload import Reader, Writer, head_bytes, stripe_count
 from tensorpress.core.stream import Stream, read_frame, write_frame
 from tensorpress.facade import decode, encode
-
 from tests.conftest import feature_map
 
 CARDS = [card for card in registry.cards().values() if card.family == "features"]
@@ -178,7 +178,7 @@ def test_values_that_are_no_numbers_are_refused(variant):
         y = x.copy()
         y[7, 11, 13] = bad
         for fused in (True, False):
-            with pytest.raises(InputError, match="finite|NaN"):
+            with pytest.raises(InputError, match=r"finite|NaN"):
                 codec.encode_payload(y, fused=fused)
 
 

@@ -92,4 +92,4 @@ def test_cards_are_complete():
     for card in registry.cards().values():
         assert card.title and card.paper and card.claim and card.fidelity in ("published", "reconstruction", "ours", "baseline")
         assert not card.quality or card.quality_fine != card.quality_coarse
-        assert registry.system(card.id).CARD == card
+        assert card == registry.system(card.id).CARD

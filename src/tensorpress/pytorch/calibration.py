@@ -104,7 +104,7 @@ class Calibration:
         params = dict(self.options)
         if quality is not None and card.quality:
             value = quality * self.weights[index] if card.quality == "step" else quality
-            params[card.quality] = int(round(value)) if card.quality_integer else float(np.clip(value, *sorted((card.quality_fine, card.quality_coarse))))
+            params[card.quality] = round(value) if card.quality_integer else float(np.clip(value, *sorted((card.quality_fine, card.quality_coarse))))
         if {"scale", "reciprocal", "zero_point"} <= fields and "scale_rule" in fields:
             params["scale"], params["reciprocal"], params["zero_point"] = scale_and_zero(*self.ranges[index])
             params["scale_rule"] = self.scale

@@ -178,9 +178,8 @@ def _story(row: Row) -> str:
     before, after, bounds = row.get("top1_float"), row.get("top1"), row.get("drop_ci95") or ()
     if number(before) is not None and number(after) is not None:
         told.append(f"Top-1 accuracy is {fixed(after, 2)} % where the float network has {fixed(before, 2)} %, on the same images.")
-        if interval(bounds):
-            if bounds[0] <= 0 <= bounds[1]:
-                told.append("The interval of the drop includes zero: these images do not tell it from no drop at all.")
+        if interval(bounds) and bounds[0] <= 0 <= bounds[1]:
+            told.append("The interval of the drop includes zero: these images do not tell it from no drop at all.")
     smoothed = row.get("drop_smoothed")
     if number(smoothed) is not None:
         told.append(f"Smoothed over the margin, the drop is {fixed(smoothed, 2)} points.")
