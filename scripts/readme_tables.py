@@ -46,7 +46,7 @@ def results() -> str:
             kl_low, kl_high = r["kl_ci95"]
             rows.append(
                 [
-                    f"{title}, {name}",
+                    f"{title}, {name}" + (" †" if r["target_met"] is False else ""),
                     f"**{r['ratio']:.2f}**",
                     f"{r['ratio_with_shared']:.2f}",
                     f"{r['ratio_mean_of_layers']:.2f}",

@@ -9,8 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from test_sites import SMALL, Residual, example, small
-from test_taps import equal, flat, untouched
 from torch import Tensor, nn
 
 from tensorpress.core.codec import Codec
@@ -26,6 +24,8 @@ from tensorpress.pytorch.plan import FeaturePlan
 from tensorpress.pytorch.sites import find_sites
 from tensorpress.pytorch.taps import tapped
 from tensorpress.pytorch.tensors import blank, images
+from tests.pytorch.test_sites import SMALL, Residual, example, small
+from tests.pytorch.test_taps import equal, flat, untouched
 
 
 @dataclass(frozen=True)

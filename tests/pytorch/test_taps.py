@@ -7,7 +7,6 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
-from test_sites import SMALL, Branching, Residual, conv, example, small
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
@@ -15,6 +14,7 @@ from tensorpress.core.errors import InputError
 from tensorpress.core.site import Site
 from tensorpress.pytorch.sites import find_sites
 from tensorpress.pytorch.taps import tapped
+from tests.pytorch.test_sites import SMALL, Branching, Residual, conv, example, small
 
 
 def flat(outputs: object) -> list[Tensor]:

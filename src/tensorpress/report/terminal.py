@@ -32,7 +32,7 @@ def result_table(rows: Sequence[Row]) -> Table:
     """
     table = _table(caption(rows), REFERENCE)
     for column in columns(rows):
-        table.add_column(column.title, justify="right" if column.numeric else "left", overflow="fold")
+        table.add_column(column.title, justify="right" if column.numeric else "left", overflow="fold", no_wrap=column.title == "codec")
     for row in rows:
         table.add_row(*(Text(column.cell(row).replace(" [", "\n[")) for column in columns(rows)))
     return table
