@@ -263,3 +263,23 @@ def test_hostile_content_behind_right_checks(variant):
                 except StreamError:
                     outcomes.append(None)
             assert outcomes[0] == outcomes[1]
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # nonsense scales overflow in floats; what counts is how it ends
+def test_hostile_parameters_end_in_an_array_or_a_stream_error(variant):
+    x = feature_map((20, 9, 5), signed=True)
+    stream = fitted(*variant, x).encode(x)
+    for name in stream.params:
+        for value in (None, -1, 0, 3, 1e300, -1e-300, 2**70, "x", "", [], [1], [1e300, 0, 0], ["x"], {}, {"a": 1}, True):
+            data = Stream(stream.codec, {**stream.params, name: value}, stream.sections, stream.state).to_bytes()
+            try:
+                assert decode(data).shape == x.shape
+            except StreamError:
+                pass
+    for name in stream.state:
+        for value in (b"", b"\0", b"\xff" * 7, bytes(stream.state[name])[:-1], bytes(stream.state[name]) + b"\0"):
+            data = Stream(stream.codec, stream.params, stream.sections, {**stream.state, name: value}).to_bytes()
+            with pytest.raises(StreamError):
+                decode(data)
+    with pytest.raises(StreamError):
+        decode(Stream("no_such_codec", {}, stream.sections).to_bytes())

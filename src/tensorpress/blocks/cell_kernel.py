@@ -95,7 +95,7 @@ class CellKernel:
         head_nbytes = src.index_nbytes - 8 * stripe_count(src.shape)
         rules = self.rules_for[self.levels.zero_of(out.dtype)]
         bytes_in = np.frombuffer(payload, np.uint8)
-        fault, _, stripe, cell, at = _native.decode_cells(bytes_in, head_nbytes, rules, view, self.levels.scale or 1.0)
+        fault, _, stripe, cell, at = _native.decode_cells(bytes_in, head_nbytes, rules, view, self.levels.scale_for(out.dtype))
         if fault:
             raise StreamError(f"stripe {stripe}, cell {cell}: {FAULTS[fault].format(at=at)}")
         if not direct:

@@ -1,7 +1,6 @@
 """Floats to 8-bit levels, the representation that every feature-map ratio is counted against.
 
-The one rule from float to integer: float32 multiply by a stored float32 reciprocal, round half to even, add the zero
-point, clamp. 8-bit integers are levels already; wider ones pass as they are to the codecs that take them.
+The one rule from float to integer is `blocks.uniform.quantise`; the zero point is added after it. 8-bit integers are levels already; wider ones pass as they are to the codecs that take them.
 """
 
 from __future__ import annotations
@@ -13,7 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tensorpress.core.errors import InputError
+from tensorpress.blocks.uniform import quantise
+from tensorpress.core.errors import InputError, StreamError
 from tensorpress.core.payload import Reader, Writer, chw
 from tensorpress.core.stage import Stage
 
@@ -32,8 +32,8 @@ def scale_and_zero(low: float, high: float) -> tuple[float, float, int]:
     """(scale, reciprocal, zero point) of the 8-bit levels that cover [low, high]; 0.0 falls exactly on the zero point."""
     low, high = min(low, 0.0), max(high, 0.0)
     scale = np.float32((high - low) / TOP)
-    if not scale > 0 or not np.isfinite(np.float32(1) / scale):
-        scale = np.float32(1)  # a map of zeros: any scale is right
+    if not 1e-37 < scale < 1e37:
+        scale = np.float32(1)  # a map of zeros, or as good as: any scale is right
     zero = int(np.clip(np.rint(-low / float(scale)), 0, TOP))
     return float(scale), float(np.float32(1) / scale), zero
 
@@ -69,6 +69,21 @@ class Levels(Stage[Array, LevelMap]):
     rule: str = "max"
     wide: bool = False
 
+    def __post_init__(self) -> None:
+        for what, value in (("scale", self.scale), ("reciprocal", self.reciprocal)):
+            if value is not None and not (isinstance(value, float) and 1e-38 < value < 1e38):
+                raise InputError(f"{what} is {value!r}: a number between 1e-38 and 1e38 is needed")
+        if type(self.zero_point) is not int or not 0 <= self.zero_point <= TOP:
+            raise InputError(f"zero_point is {self.zero_point!r}: 0 to {TOP} are allowed")
+
+    def scale_for(self, dtype: np.dtype[Any]) -> float:
+        """Value of one level where a payload of `dtype` is decoded. StreamError where floats have none."""
+        if dtype.kind != "f":
+            return 1.0
+        if self.scale is None:
+            raise StreamError("the parameters hold no scale: floats cannot be decoded")
+        return self.scale
+
     def zero_of(self, dtype: np.dtype[Any]) -> int:
         if dtype.kind == "f":
             return self.zero_point
@@ -86,10 +101,10 @@ class Levels(Stage[Array, LevelMap]):
         if x.dtype.kind == "f":
             if self.reciprocal is None:
                 raise InputError("the codec is not fitted: it has no scale; call fit(samples)")
-            y = x.astype(np.float32).reshape(chw(x.shape))
+            with np.errstate(over="ignore"):
+                y = x.astype(np.float32).reshape(chw(x.shape))
             check_finite(y)
-            y = np.clip(y * np.float32(self.reciprocal), np.float32(-zero), np.float32(TOP - zero))
-            return LevelMap((np.rint(y).astype(np.int32) + zero).astype(np.uint8), zero)
+            return LevelMap((quantise(y, np.float32(self.reciprocal), -zero, TOP - zero) + np.int16(zero)).astype(np.uint8), zero)
         words = x.view(np.uint8) if x.dtype == bool else x
         if x.dtype.itemsize > 1 and not self.wide:
             raise InputError(f"this codec takes floats and 8-bit integers, not {x.dtype}; 'raw' and 'zvc' keep every integer type")
@@ -100,10 +115,9 @@ class Levels(Stage[Array, LevelMap]):
         return LevelMap(words.reshape(chw(x.shape)), zero)
 
     def decode(self, y: LevelMap, src: Reader) -> Array:
+        scale = np.float32(self.scale_for(src.dtype))
         if src.dtype.kind == "f":
-            if self.scale is None:
-                raise InputError("the codec is not fitted: it has no scale")
-            values = (y.levels.astype(np.int32) - self.zero_of(src.dtype)).astype(np.float32) * np.float32(self.scale)
+            values = (y.levels.astype(np.int32) - self.zero_of(src.dtype)).astype(np.float32) * scale
             with np.errstate(over="ignore"):
                 return values.astype(src.dtype).reshape(src.shape)
         words = y.levels

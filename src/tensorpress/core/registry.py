@@ -14,7 +14,7 @@ from typing import Any
 
 from tensorpress.core.card import Card
 from tensorpress.core.codec import Codec
-from tensorpress.core.errors import InputError, StreamError
+from tensorpress.core.errors import InputError, StreamError, TensorPressError
 
 SYSTEMS = Path(__file__).parents[1] / "systems"
 
@@ -59,7 +59,9 @@ def build(codec_id: str, params: Mapping[str, Any] | None = None, state: Mapping
     try:
         config = module.Config(**values)
         return module.build(config, {k: bytes(v) for k, v in (state or {}).items()})  # type: ignore[no-any-return]
-    except (TypeError, KeyError, OverflowError) as error:
+    except TensorPressError:
+        raise
+    except (TypeError, ValueError, LookupError, ArithmeticError, AttributeError) as error:
         raise InputError(f"options of codec {codec_id!r} are not usable: {error}") from None
 
 
@@ -69,5 +71,5 @@ def build_from_stream(codec_id: str, params: Mapping[str, Any], state: Mapping[s
         return build(codec_id, params, state)
     except StreamError:
         raise
-    except (ValueError, ArithmeticError) as error:
+    except InputError as error:
         raise StreamError(f"stream names a codec or options that cannot be used: {error}") from None
