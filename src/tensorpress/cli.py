@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shlex
@@ -131,22 +132,23 @@ class Prepared:
         return self.pictures.tensor(index, self.wanted)
 
 
-def calibration_and_test(images: Path, labels: Path | None, calib_images: Path | None, calib_limit: int, limit: int | None, planned: bool) -> tuple[Any, Any]:
-    """(calibration pictures or None, pictures to evaluate); no picture is in both."""
+def calibration_and_test(images: Path, labels: Path | None, calib_images: Path | None, calib_limit: int, limit: int | None, plan: Any) -> tuple[Any, Any]:
+    """(calibration pictures or None, pictures to evaluate); no picture is in both, nor was the plan calibrated on it."""
     from tensorpress.pytorch.pictures import open_pictures, split
 
-    pictures = open_pictures(images, labels)
-    if calib_images is None:
-        calibration, test = split(pictures, calib_limit)
+    test = open_pictures(images, labels)
+    calibration = None
+    if plan is not None:
+        test = test.without(plan.meta.get("calib_pictures", ()))
+    elif calib_images is None:
+        calibration, test = split(test, calib_limit)
     else:
-        calibration, test = open_pictures(calib_images, limit=calib_limit), pictures
+        calibration = open_pictures(calib_images, limit=calib_limit)
         if calib_images.resolve() == images.resolve():
-            used = set(calibration.names)
-            rest = next((i for i, name in enumerate(test.names) if name not in used), len(test))
-            test = test[rest:]
-            if not len(test):
-                raise InputError(f"{images}: all pictures are calibration pictures; none is left to evaluate on")
-    return (None if planned else calibration), test[:limit] if limit is not None else test
+            test = test.without(calibration.ids)
+    if not len(test):
+        raise InputError(f"{images}: all pictures were calibrated on; none is left to evaluate")
+    return calibration, test[:limit] if limit is not None else test
 
 
 # --- options, written once --------------------------------------------------------------------------------------------
@@ -203,12 +205,13 @@ def calibrate(
 
     pre = {"mean": parse_triple(mean, "--mean"), "std": parse_triple(std, "--std"), "resize": resize, "crop": crop, "label_offset": label_offset}
     network, wanted, _ = network_of(arch, model, weights, **pre)
-    pictures = Prepared(open_pictures(images, limit=calib_limit), wanted)
+    chosen = open_pictures(images, limit=calib_limit)
     with Bar() as bar:
         plan = features.calibrate(
-            network, pictures, codec, max_drop=max_drop, max_kl=max_kl, ratio=ratio, bits=bits, quality=quality,
+            network, Prepared(chosen, wanted), codec, max_drop=max_drop, max_kl=max_kl, ratio=ratio, bits=bits, quality=quality,
             options=parse_options(set_ or []), scale=scale, steps=steps, progress=bar,
         )  # fmt: skip
+    plan = dataclasses.replace(plan, meta={**plan.meta, "calib_pictures": list(chosen.ids)})
     plan.save(output)
     tell_target(plan)
     out.print(f"{output}: {len(plan.entries)} sites, codec {codec}, quality {plan.meta['quality']}, {plan.shared_nbytes:,} bytes of shared state")
@@ -252,18 +255,17 @@ def evaluate(
         need_plotly()
     pre = {"mean": parse_triple(mean, "--mean"), "std": parse_triple(std, "--std"), "resize": resize, "crop": crop, "label_offset": label_offset}
     network, wanted, name = network_of(arch, model, weights, **pre)
-    calibration_pictures, test = calibration_and_test(images, labels, calib_images, calib_limit, limit, plan_path is not None)
+    plan = features.load(plan_path) if plan_path is not None else None
+    if plan is not None and (any(v is not None for v in (max_drop, max_kl, ratio, bits, quality, calib_images)) or set_):
+        raise InputError("--plan is finished: targets, --quality, --set and --calib-images belong to calibration")
+    calibration_pictures, test = calibration_and_test(images, labels, calib_images, calib_limit, limit, plan)
     truth = None
     if any(label is not None for label in test.labels):
         test.check_labels(class_count(network, test, wanted))
         truth = list(test.labels)
     calibration = None
     with Bar() as bar:
-        if plan_path is not None:
-            if any(v is not None for v in (max_drop, max_kl, ratio, bits, quality)) or set_:
-                raise InputError("--plan is finished: targets, --quality and --set belong to calibration")
-            plan = features.load(plan_path)
-        else:
+        if plan is None:
             from tensorpress.pytorch.calibration import Calibration
 
             pictures = Prepared(calibration_pictures, wanted)

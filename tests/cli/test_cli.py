@@ -125,7 +125,12 @@ def test_an_npz_and_a_page(call, folder, tmp_path):
     assert "<html" in page and "http://" not in page.split("<script")[0] and 'src="http' not in page and "dct_cm" in page
 
 
-def test_calibration_pictures_are_never_evaluated(call, folder, tmp_path):
+def test_calibration_pictures_are_never_evaluated(call, refused, folder, plan, tmp_path):
+    assert Plan.load(plan).meta["calib_pictures"] == [f"{n:02}.png" for n in range(8)]
+    for n in range(8):
+        (tmp_path / "seen").mkdir(exist_ok=True)
+        (tmp_path / "seen" / f"{n:02}.png").write_bytes((folder / "pictures" / f"{n:02}.png").read_bytes())
+    refused("features", "evaluate", *NET, "--images", tmp_path / "seen", "--plan", plan, says="calibrated on")
     call(*evaluate(folder, "--calib-images", folder / "pictures", "--codec", "raw", "--json", tmp_path / "r.json"))
     assert json.loads((tmp_path / "r.json").read_text())["images"] == 12
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -272,10 +273,8 @@ def test_hostile_parameters_end_in_an_array_or_a_stream_error(variant):
     for name in stream.params:
         for value in (None, -1, 0, 3, 1e300, -1e-300, 2**70, "x", "", [], [1], [1e300, 0, 0], ["x"], {}, {"a": 1}, True):
             data = Stream(stream.codec, {**stream.params, name: value}, stream.sections, stream.state).to_bytes()
-            try:
+            with contextlib.suppress(StreamError):
                 assert decode(data).shape == x.shape
-            except StreamError:
-                pass
     for name in stream.state:
         for value in (b"", b"\0", b"\xff" * 7, bytes(stream.state[name])[:-1], bytes(stream.state[name]) + b"\0"):
             data = Stream(stream.codec, stream.params, stream.sections, {**stream.state, name: value}).to_bytes()

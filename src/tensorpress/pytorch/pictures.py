@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple, overload
@@ -52,6 +53,18 @@ class Pictures:
             return Picture(read_picture(self.path / name), self.labels[index], name)
         pixels = self.images[index]
         return Picture(np.repeat(pixels, 3, 2) if pixels.shape[2] == 1 else pixels.copy(), self.labels[index], name)
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """What a plan remembers its calibration pictures by: file names, or places in a named .npz."""
+        return self.names if self.images is None else tuple(f"{self.path.name}: {name}" for name in self.names)
+
+    def without(self, ids: Iterable[str]) -> Pictures:
+        """The pictures whose `ids` are not among these."""
+        unwanted = set(ids)
+        left = [n for n, name in enumerate(self.ids) if name not in unwanted]
+        images = None if self.images is None else self.images[left]
+        return replace(self, names=tuple(self.names[n] for n in left), labels=tuple(self.labels[n] for n in left), images=images)
 
     def tensor(self, index: int, wanted: Preprocessing) -> Tensor:
         """Picture `index` as a network takes it: float32 [1, 3, height, width]."""
