@@ -74,10 +74,23 @@ def parts() -> str:
     return "\n\n".join(blocks)
 
 
+def speed() -> str:
+    rows = json.loads((ROOT / "results" / "bench-resnet50.json").read_text())
+    copy = next(r["gb_per_s"] for r in rows if r["op"] == "copy")
+    lines = []
+    for subject in dict.fromkeys(r["subject"] for r in rows):
+        by_op = {r["op"]: r for r in rows if r["subject"] == subject}
+        cells = [f"{1e3 * by_op[op]['seconds']:.1f} ms, {by_op[op]['gb_per_s'] / copy:.3f}" if op in by_op else "-" for op in ("encode", "decode")]
+        if "copy" in by_op:
+            cells = [f"{1e3 * by_op['copy']['seconds']:.1f} ms, 1"] * 2
+        lines.append([subject, f"{next(iter(by_op.values()))['ratio']:.2f}", *cells])
+    return table(["all 49 maps of one ResNet-50 picture", "ratio", "encode, x memcpy", "decode, x memcpy"], lines)
+
+
 def main() -> None:
     readme = ROOT / "README.md"
     old = text = readme.read_text()
-    for name, make in (("results", results), ("parts", parts)):
+    for name, make in (("results", results), ("parts", parts), ("speed", speed)):
         text = re.sub(rf"(<!-- {name}:begin[^>]*-->\n).*?(<!-- {name}:end -->)", lambda m, f=make: m[1] + f() + "\n" + m[2], text, flags=re.S)
     if "--check" in sys.argv[1:]:
         sys.exit("README tables differ from the rows: run python scripts/readme_tables.py" if text != old else 0)

@@ -1,5 +1,5 @@
 // One stripe of cells, both ways. One source for every instruction set: TP_ISA names the namespace of this compilation.
-// Wide operations stand in five small functions (lookup, bitmap_of, squeeze, spread, and the packers); all else is plain
+// Wide operations stand in a few small functions (lookup, bitmap_of, squeeze, spread, quantise_row, the packers); all else is plain
 // loops over planes, which the compiler turns into vectors.
 #include "tensorpress/cells_body.h"
 
@@ -24,7 +24,7 @@ constexpr int dct_shift = 20, dequant_shift = 14, max_coefficient = 1 << 19, top
 constexpr int max_planes = 2048, max_values = 4096;  // a plane takes a power of two of values
 constexpr int max_packed = 4096;                     // more than all sections of a cell can fill
 
-// --- the five wide operations -----------------------------------------------------------------------------------------
+// --- the wide operations -----------------------------------------------------------------------------------------
 
 // out[i] = table[in[i]] for n bytes, n a multiple of 64 or small
 void lookup(const uint8_t* table, const uint8_t* in, uint8_t* out, int n) {
@@ -176,6 +176,14 @@ struct Scratch {  // all that a cell needs; on the stack
   uint8_t codes[max_planes];
 };
 
+// What packing needs to know of the planes of one mode, gathered once.
+struct Planes {
+  int count = 0;                   // stored planes
+  std::uint16_t place[max_planes]; // of each in the cell
+  uint64_t bitmap[max_planes];
+  uint8_t code[max_planes];
+};
+
 struct Layout {  // how the symbols of a mode would be packed
   int64_t nbytes = -1;  // of the payload; -1: not possible
   uint8_t flags = 0;
@@ -183,27 +191,43 @@ struct Layout {  // how the symbols of a mode would be packed
 
 bool bad_float(uint32_t bits) { return (bits & 0x7FFFFFFFu) >= 0x7F800000u; }
 
-template <int N>
-uint32_t quantise_row(const float* in, uint8_t* out, int n, float reciprocal, int zero) {
+// Float to level: multiply, clamp, round half to even, add the zero point. bad[i] gains bits where in[i] is not finite.
+void quantise_some(const float* in, uint8_t* out, int n, float reciprocal, int zero, uint32_t* bad) {
   const float low = float(-zero), high = float(top - zero);
-  uint32_t bad = 0;
-  const int count = N ? N : n;
-  for (int i = 0; i < count; ++i) {
+  for (int i = 0; i < n; ++i) {
     uint32_t word;
     std::memcpy(&word, in + i, 4);
-    bad |= uint32_t(bad_float(word));
+    bad[i] |= uint32_t(bad_float(word));
     float v = in[i] * reciprocal;
     v = v > low ? v : low;
     v = v < high ? v : high;
     out[i] = uint8_t(int32_t(std::nearbyint(v)) + zero);
   }
-  return bad;
 }
+
+#if defined(__AVX2__)
+// The same for a row of eight; the default rounding of the conversion is half to even.
+void quantise_row(const float* in, uint8_t* out, float reciprocal, int zero, uint32_t* bad) {
+  const __m256 x = _mm256_loadu_ps(in);
+  const __m256i magnitude = _mm256_and_si256(_mm256_castps_si256(x), _mm256_set1_epi32(0x7FFFFFFF));
+  const __m256i seen = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(bad));
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(bad), _mm256_or_si256(seen, _mm256_cmpgt_epi32(magnitude, _mm256_set1_epi32(0x7F7FFFFF))));
+  __m256 v = _mm256_mul_ps(x, _mm256_set1_ps(reciprocal));
+  v = _mm256_min_ps(_mm256_max_ps(v, _mm256_set1_ps(float(-zero))), _mm256_set1_ps(float(top - zero)));
+  const __m256i q = _mm256_add_epi32(_mm256_cvtps_epi32(v), _mm256_set1_epi32(zero));
+  const __m128i words = _mm_packs_epi32(_mm256_castsi256_si128(q), _mm256_extracti128_si256(q, 1));
+  _mm_storel_epi64(reinterpret_cast<__m128i*>(out), _mm_packus_epi16(words, words));
+}
+#else
+void quantise_row(const float* in, uint8_t* out, float reciprocal, int zero, uint32_t* bad) {
+  quantise_some(in, out, cell_columns, reciprocal, zero, bad);
+}
+#endif
 
 // Levels of the cell, planes padded with the zero level. False where a value is not finite.
 bool load(const MapView& map, const Cell& cell, int zero, uint8_t* levels) {
   if (cell.stride != cell.area) std::memset(levels, zero, std::size_t(cell.planes) * cell.stride);
-  uint32_t bad = 0;
+  uint32_t bad[cell_columns] = {};
   for (int p = 0; p < cell.planes; ++p)
     for (int y = 0; y < cell.rows; ++y) {
       uint8_t* out = levels + p * cell.stride + y * cell.columns;
@@ -211,11 +235,11 @@ bool load(const MapView& map, const Cell& cell, int zero, uint8_t* levels) {
       if (map.element == Element::f32) {
         const float* in = static_cast<const float*>(map.data) + at;
         if (map.column_stride == 1 && cell.columns == cell_columns) {
-          bad |= quantise_row<cell_columns>(in, out, 8, map.reciprocal, zero);
+          quantise_row(in, out, map.reciprocal, zero, bad);
         } else {
           float row[cell_columns];
           for (int x = 0; x < cell.columns; ++x) row[x] = in[x * map.column_stride];
-          bad |= quantise_row<0>(row, out, cell.columns, map.reciprocal, zero);
+          quantise_some(row, out, cell.columns, map.reciprocal, zero, bad);
         }
       } else {
         const uint8_t* in = static_cast<const uint8_t*>(map.data) + at;
@@ -223,7 +247,9 @@ bool load(const MapView& map, const Cell& cell, int zero, uint8_t* levels) {
         for (int x = 0; x < cell.columns; ++x) out[x] = in[x * map.column_stride] ^ flip;
       }
     }
-  return !bad;
+  uint32_t any = 0;
+  for (const uint32_t b : bad) any |= b;
+  return !any;
 }
 
 void store(const MapView& map, const Cell& cell, int zero, const uint8_t* levels) {
@@ -375,22 +401,33 @@ uint8_t plane_code(int area, int nonzeros, int largest, int64_t& bitmap_bits, in
 
 int64_t bytes_of(int64_t bits) { return (bits + 7) / 8; }
 
-// Chooses between one width for the cell and a code for each plane; `transformed`: planes that are not kept are absent.
-Layout plan_layout(const Cell& cell, const CellRules& rules, const uint8_t* symbols, bool transformed, int64_t zero_map_nbytes) {
-  int64_t planes = 0, nonzeros = 0, bitmap_bits = 0, value_bits = 0;
-  int largest = 0;
+// Looks at every stored plane and chooses between one width for the cell and a code for each plane; `transformed`: planes
+// that are not kept are absent. The zero map, if any, adds `zero_map_nbytes`.
+template <int S>
+void look_at(const Cell& cell, const CellRules& rules, const uint8_t* symbols, bool transformed, Planes& planes, int64_t bits[3], int& largest) {
+  const int stride = S ? S : cell.stride;
+  planes.count = 0;
   for (int p = 0; p < cell.planes; ++p) {
     if (transformed && !plane_kept(rules, cell, p)) continue;
-    const uint8_t* plane = symbols + p * cell.stride;
-    const int n = std::popcount(bitmap_of(plane, cell.stride));
-    int most = 0;
-    if (n)
-      for (int i = 0; i < cell.stride; ++i) most = most > plane[i] ? most : plane[i];
-    ++planes;
-    nonzeros += n;
+    const uint8_t* plane = symbols + p * stride;
+    const uint64_t bitmap = bitmap_of(plane, stride);
+    uint8_t most = 0;
+    if (bitmap)
+      for (int i = 0; i < stride; ++i) most = most > plane[i] ? most : plane[i];
+    const int nonzeros = std::popcount(bitmap);
     largest = largest > most ? largest : most;
-    plane_code(cell.area, n, most, bitmap_bits, value_bits);
+    bits[2] += nonzeros;
+    planes.place[planes.count] = std::uint16_t(p);
+    planes.bitmap[planes.count] = bitmap;
+    planes.code[planes.count++] = plane_code(cell.area, nonzeros, most, bits[0], bits[1]);
   }
+}
+
+template <int S>
+Layout plan_layout(const Cell& cell, const CellRules& rules, const uint8_t* symbols, bool transformed, Planes& planes) {
+  int64_t bits[3] = {};  // of coded bitmaps, of coded values; non-zeros
+  int largest = 0;
+  look_at<S>(cell, rules, symbols, transformed, planes, bits, largest);
   int width = largest ? bit_length(uint32_t(largest - 1)) : 1;
   width = width ? width : 1;
   Layout layout;
@@ -398,41 +435,33 @@ Layout plan_layout(const Cell& cell, const CellRules& rules, const uint8_t* symb
     if (width > rules.width) return layout;
     width = rules.width;
   }
-  const int zeros = zero_map_nbytes ? zero_map_flag : 0;
-  layout.nbytes = zero_map_nbytes + bytes_of(planes * cell.area) + bytes_of(nonzeros * width);
-  layout.flags = uint8_t(zeros | (width - 1) << 4);
+  layout.nbytes = bytes_of(int64_t(planes.count) * cell.area) + bytes_of(bits[2] * width);
+  layout.flags = uint8_t((width - 1) << 4);
   if (rules.plane_codes) {
-    const int64_t coded = bytes_of(4 * planes) + zero_map_nbytes + bytes_of(bitmap_bits) + bytes_of(value_bits);
+    const int64_t coded = bytes_of(4 * planes.count) + bytes_of(bits[0]) + bytes_of(bits[1]);
     if (coded < layout.nbytes) {
       layout.nbytes = coded;
-      layout.flags = uint8_t(zeros | plane_codes_flag);
+      layout.flags = plane_codes_flag;
     }
   }
   return layout;
 }
 
-uint8_t* pack_cell(const Cell& cell, const CellRules& rules, const uint8_t* symbols, bool transformed, uint8_t flags, uint8_t* out, Scratch& s) {
-  int planes = 0, count = 0;
+Layout with_zero_map(Layout layout, int64_t nbytes) {
+  if (layout.nbytes >= 0) {
+    layout.nbytes += nbytes;
+    layout.flags |= zero_map_flag;
+  }
+  return layout;
+}
+
+uint8_t* pack_cell(const Cell& cell, const CellRules& rules, const uint8_t* symbols, const Planes& planes, uint8_t flags, uint8_t* out, Scratch& s) {
   const bool coded = flags & plane_codes_flag;
   const int flat_width = (flags >> 4 & 7) + 1;
-  int indices = 0;
-  static_assert(max_planes <= 4096);
-  std::uint16_t stored[max_planes];
-  for (int p = 0; p < cell.planes; ++p)
-    if (!transformed || plane_kept(rules, cell, p)) stored[indices++] = std::uint16_t(p);
+  int count = 0;
   BitWriter writer{out};
-  for (int j = 0; j < indices; ++j) {
-    const uint8_t* plane = symbols + stored[j] * cell.stride;
-    s.bitmaps[j] = bitmap_of(plane, cell.stride);
-    if (coded) {
-      int most = 0;
-      for (int i = 0; i < cell.stride; ++i) most = most > plane[i] ? most : plane[i];
-      int64_t ignored = 0;
-      s.codes[j] = plane_code(cell.area, std::popcount(s.bitmaps[j]), most, ignored, ignored);
-      writer.put(s.codes[j], 4);
-    }
-    ++planes;
-  }
+  if (coded)
+    for (int j = 0; j < planes.count; ++j) writer.put(planes.code[j], 4);
   writer = BitWriter{writer.close()};
   if (flags & zero_map_flag) {
     const uint64_t full = cell.area == 64 ? ~uint64_t(0) : (uint64_t(1) << cell.area) - 1;
@@ -443,18 +472,19 @@ uint8_t* pack_cell(const Cell& cell, const CellRules& rules, const uint8_t* symb
     }
     writer = BitWriter{writer.close()};
   }
-  for (int j = 0; j < planes; ++j)
-    if (!coded || (s.codes[j] > 0 && s.codes[j] < dense_code)) writer.put64(s.bitmaps[j], cell.area);
+  for (int j = 0; j < planes.count; ++j)
+    if (!coded || (planes.code[j] > 0 && planes.code[j] < dense_code)) writer.put64(planes.bitmap[j], cell.area);
   writer = BitWriter{writer.close()};
-  for (int j = 0; j < planes; ++j) {
-    const uint8_t* plane = symbols + stored[j] * cell.stride;
+  for (int j = 0; j < planes.count; ++j) {
+    const uint8_t* plane = symbols + planes.place[j] * cell.stride;
+    const int code = planes.code[j];
     if (!coded) {
-      count += squeeze(plane, s.bitmaps[j], s.values + count);
-    } else if (s.codes[j] >= dense_code) {
-      pack(writer, plane, cell.area, s.codes[j] - dense_code + 3);
-    } else if (s.codes[j]) {
-      const int n = squeeze(plane, s.bitmaps[j], s.values);
-      pack(writer, s.values, n, s.codes[j] - 1);
+      count += squeeze(plane, planes.bitmap[j], s.values + count);
+    } else if (code >= dense_code) {
+      pack(writer, plane, cell.area, code - dense_code + 3);
+    } else if (code) {
+      const int n = squeeze(plane, planes.bitmap[j], s.values);
+      pack(writer, s.values, n, code - 1);
     }
   }
   if (!coded) pack(writer, s.values, count, flat_width);
@@ -465,6 +495,7 @@ uint8_t* pack_cell(const Cell& cell, const CellRules& rules, const uint8_t* symb
 
 template <int S>
 uint8_t* encode_cell(const Cell& cell, const CellRules& rules, uint8_t* out, Scratch& s) {
+  Planes zvc_planes, dct_planes;
   const int n = cell.planes * (S ? S : cell.stride), values = cell.planes * cell.area;
   double best = 0;
   int mode = -1;
@@ -487,7 +518,7 @@ uint8_t* encode_cell(const Cell& cell, const CellRules& rules, uint8_t* out, Scr
   if (rules.modes >> zero_mode & 1 || !energy) offer(zero_mode, Layout{0, 0}, energy);
   if (rules.modes >> zvc_mode & 1) {
     lookup(rules.symbol_of, s.levels, s.zvc, n);
-    const Layout layout = plan_layout(cell, rules, s.zvc, false, 0);
+    const Layout layout = plan_layout<S>(cell, rules, s.zvc, false, zvc_planes);
     if (layout.nbytes >= 0) {
       lookup(rules.level_of, s.zvc, s.decoded, n);
       offer(zvc_mode, layout, squared_error(s.levels, s.decoded, n));
@@ -495,10 +526,10 @@ uint8_t* encode_cell(const Cell& cell, const CellRules& rules, uint8_t* out, Scr
   }
   if (rules.modes >> dct_mode & 1 && rules.length && cell.planes >= rules.length && forward_dct<S>(cell, rules, s.levels, s.dct, s)) {
     inverse_dct<S>(cell, rules, s.dct, s.decoded, s);
-    Layout layout = plan_layout(cell, rules, s.dct, true, 0);
+    Layout layout = plan_layout<S>(cell, rules, s.dct, true, dct_planes);
     if (layout.nbytes >= 0) offer(dct_mode, layout, squared_error(s.levels, s.decoded, n));
     if (rules.zero_map) {
-      layout = plan_layout(cell, rules, s.dct, true, bytes_of(values));
+      layout = with_zero_map(layout, bytes_of(values));
       for (int i = 0; i < n; ++i) s.decoded[i] = s.levels[i] == rules.zero ? uint8_t(rules.zero) : s.decoded[i];
       if (layout.nbytes >= 0) offer(dct_mode, layout, squared_error(s.levels, s.decoded, n));
     }
@@ -511,7 +542,8 @@ uint8_t* encode_cell(const Cell& cell, const CellRules& rules, uint8_t* out, Scr
   if (mode == raw_mode) {
     for (int p = 0; p < cell.planes; ++p, out += cell.area) std::memcpy(out, s.levels + p * cell.stride, std::size_t(cell.area));
   } else if (mode != zero_mode) {
-    uint8_t* end = pack_cell(cell, rules, mode == dct_mode ? s.dct : s.zvc, mode == dct_mode, flags, s.packed, s);
+    uint8_t* end = mode == dct_mode ? pack_cell(cell, rules, s.dct, dct_planes, flags, s.packed, s)
+                                   : pack_cell(cell, rules, s.zvc, zvc_planes, flags, s.packed, s);
     std::memcpy(out, s.packed, std::size_t(end - s.packed));
     out += end - s.packed;
   }
