@@ -32,10 +32,16 @@ def result_table(rows: Sequence[Row]) -> Table:
     """
     table = _table(caption(rows), REFERENCE)
     for column in columns(rows):
-        table.add_column(column.title, justify="right" if column.numeric else "left", overflow="fold", no_wrap=column.title == "codec")
+        title = column.title.replace(", points\n", "\npoints\n")
+        table.add_column(title, justify="right" if column.numeric else "left", overflow="fold", no_wrap=not column.numeric)
     for row in rows:
-        table.add_row(*(Text(column.cell(row).replace(" [", "\n[")) for column in columns(rows)))
+        table.add_row(*(Text(narrow(column.cell(row))) for column in columns(rows)))
     return table
+
+
+def narrow(cell: str) -> str:
+    """An interval under its value, one end a line: 80 columns are few."""
+    return cell.replace(" [", "\n[").replace(", ", ",\n ") if " [" in cell else cell
 
 
 def layer_table(row: Row) -> Table:
@@ -102,6 +108,6 @@ def _table(title: str, caption: str) -> Table:
         title_justify="left",
         caption_justify="left",
         box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
+        padding=0,  # the box has a space between columns, and 80 of them must do
         pad_edge=False,
     )
