@@ -308,3 +308,15 @@ def test_a_real_network(call, data, tmp_path):
     assert code == 0, err
     row = json.loads((tmp_path / "r.json").read_text())
     assert row["sites"] == 19 and row["ratio"] > 1.8 and row["kl"] < 0.3 and "$TENSORPRESS_DATA" in row["command"]
+
+
+def test_demo(call, tmp_path, monkeypatch):
+    from tensorpress.demo import run as demo
+
+    for name, small in (("CALIBRATION", 4), ("TEST", 6), ("CURVE", 2)):
+        monkeypatch.setattr(demo, name, small)
+    code, out, err = call("demo", "--html", tmp_path / "d.html", "--json", tmp_path / "d.json")
+    assert code == 0, err
+    rows = json.loads((tmp_path / "d.json").read_text())
+    assert [row["codec"] for row in rows] == list(demo.CODECS) and all(row["images"] == 6 for row in rows)
+    assert all(row["codec"] in (tmp_path / "d.html").read_text() and row["codec"] in out for row in rows)

@@ -80,6 +80,21 @@ def test_real_bytes_and_simulation_agree_in_a_network(net, pictures, codec):
         assert not torch.equal(net(torch.cat(pictures[4:6])), results[0][0])  # the network is as it was, and the codec was lossy
 
 
+@pytest.mark.parametrize("codec", ["klt", "zvc"])
+def test_gradients_pass_through_in_place_activations(codec):
+    """klt stands before the activation, which here overwrites what it is given."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(inplace=True), nn.Conv2d(8, 8, 3), nn.ReLU(inplace=True), nn.Flatten(), nn.Linear(8 * 64, 4))
+    images = [torch.randn(1, 3, 12, 12) for _ in range(3)]
+    plan = features.calibrate(model.eval(), images, codec, quality=9.0 if codec == "klt" else 1.0)
+    model(images[0]).sum().backward()
+    plain = model[0].weight.grad.clone()
+    model.zero_grad()
+    with plan.attach(model) as run:
+        model(images[0]).sum().backward()
+    assert run.nbytes and torch.nn.functional.cosine_similarity(plain.reshape(-1), model[0].weight.grad.reshape(-1), 0) > 0.95
+
+
 @pytest.mark.parametrize("target", [{"max_kl": 0.02}, {"max_drop": 1.0}, {"ratio": 2.5}, {"bits": 3.0}])
 def test_targets_are_met_on_the_calibration_pictures(net, pictures, target):
     plan = features.calibrate(net, pictures, "uniform_rans", **target)

@@ -68,7 +68,7 @@ class SiteTotal:
 class _StraightThrough(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, tensor: Tensor, coded: Tensor) -> Tensor:
-        return coded
+        return coded.clone()  # an argument returned as it is would be a view, which no in-place activation may follow
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
