@@ -107,3 +107,9 @@ def test_targets_are_met_on_the_calibration_pictures(net, pictures, target):
 def test_calibration_is_reproducible(net, pictures):
     plans = [features.calibrate(net, pictures[:4], "dct_cm", quality=5.0) for _ in range(2)]
     assert plans[0].to_bytes() == plans[1].to_bytes()
+
+
+def test_a_compiled_network_is_told_what_to_do(net, pictures):
+    plan = features.calibrate(net, pictures[:2], "raw")
+    with pytest.raises(InputError, match="_orig_mod"):
+        plan.attach(torch.compile(net))

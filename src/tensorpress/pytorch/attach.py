@@ -18,7 +18,7 @@ from tensorpress.core.errors import InputError, StreamError
 from tensorpress.core.site import Site
 from tensorpress.core.stream import _WIDE_LENGTH, _WIDE_SITE, FRAME_NBYTES, read_frame, write_frame
 from tensorpress.planning.plan import Entry, Plan
-from tensorpress.pytorch.taps import tapped
+from tensorpress.pytorch.taps import refuse_opaque, tapped
 from tensorpress.pytorch.tensors import blank, images, restored
 
 Array = NDArray[Any]
@@ -180,6 +180,7 @@ def attach(plan: Plan, model: nn.Module, *, exact: bool = True, keep: bool = Fal
 
     Errors name the site. InputError: the plan is for another network, a tensor is not finite or has other channels.
     """
+    refuse_opaque(model)  # before the fingerprint: a wrapper's keys differ, and what to do about it is more use
     if plan.model != fingerprint(model):
         kind, ours = type(model).__name__, fingerprint(model)
         raise InputError(
