@@ -70,3 +70,26 @@ def huffman_decode(data: bytes, models: Sequence[tuple[int, HuffmanTables]]) -> 
     if (at + 7) // 8 != len(data) or "1" in bits[at:]:
         raise StreamError(f"Huffman codes end at bit {at} of {len(bits)}, or the bits after them are not zero")
     return symbols
+
+
+def zero_bitmap_encode(words: Sequence[int], word_nbytes: int) -> bytes:
+    """One bit a word, least significant first, padded to a byte; then the words that are not zero, little-endian."""
+    bitmap = bytearray(-(-len(words) // 8))
+    for i, word in enumerate(words):
+        bitmap[i // 8] |= (word != 0) << i % 8
+    return bytes(bitmap) + b"".join(word.to_bytes(word_nbytes, "little") for word in words if word)
+
+
+def zero_bitmap_decode(data: bytes, count: int, word_nbytes: int) -> list[int]:
+    """The inverse. StreamError where lengths or padding bits are wrong."""
+    at = -(-count // 8)
+    if len(data) < at or (count % 8 and data[at - 1] >> count % 8):
+        raise StreamError(f"bitmap of {count} words is cut, or its padding bits are not zero")
+    words = []
+    for i in range(count):
+        present = data[i // 8] >> i % 8 & 1
+        words.append(int.from_bytes(data[at : at + word_nbytes], "little") if present else 0)
+        at += word_nbytes * present
+    if at != len(data):
+        raise StreamError(f"non-zero words end at {at}, the data at {len(data)}")
+    return words
