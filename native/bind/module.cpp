@@ -1,23 +1,52 @@
 // tensorpress._native: checks arguments, releases the GIL, copies nothing.
 #include "bind.h"
 #include "tensorpress/crc32c.h"
+#include "tensorpress/frame.h"
+
+#include <cstring>
+#include <stdexcept>
+
+namespace {
+
+// Any object with the buffer protocol, read only, for as long as this lives.
+class View {
+ public:
+  explicit View(nb::handle object) {
+    if (PyObject_GetBuffer(object.ptr(), &view_, PyBUF_SIMPLE) != 0) throw nb::python_error();
+  }
+  ~View() { PyBuffer_Release(&view_); }
+  View(const View&) = delete;
+  const std::uint8_t* data() const { return static_cast<const std::uint8_t*>(view_.buf); }
+  std::size_t size() const { return static_cast<std::size_t>(view_.len); }
+
+ private:
+  Py_buffer view_;
+};
+
+}  // namespace
 
 NB_MODULE(_native, m) {
   m.doc() = "Native kernels of TensorPress; each has a slow twin in Python that says what it computes.";
   m.def(
       "crc32c",
       [](nb::handle object, std::uint32_t seed) {
-        Py_buffer view;
-        if (PyObject_GetBuffer(object.ptr(), &view, PyBUF_SIMPLE) != 0) throw nb::python_error();
-        std::uint32_t check;
-        {
-          nb::gil_scoped_release free_threads;
-          check = tensorpress::crc32c(static_cast<const std::uint8_t*>(view.buf), static_cast<std::size_t>(view.len), seed);
-        }
-        PyBuffer_Release(&view);
-        return check;
+        const View view(object);
+        nb::gil_scoped_release free_threads;
+        return tensorpress::crc32c(view.data(), view.size(), seed);
       },
       nb::arg("data"), nb::arg("seed") = 0);
+  m.def("write_frame", [](nb::handle payload, std::size_t index_nbytes, std::uint32_t site, std::uint32_t plan_id) {
+    const View view(payload);
+    if (index_nbytes > view.size()) throw std::invalid_argument("payload is shorter than its index");
+    std::uint8_t head[tensorpress::max_frame_head_nbytes];
+    const std::size_t nbytes = tensorpress::write_frame_head(head, site, plan_id, view.size(), view.data(), index_nbytes);
+    nb::object frame = nb::steal(PyBytes_FromStringAndSize(nullptr, static_cast<Py_ssize_t>(nbytes + view.size())));
+    if (!frame.is_valid()) throw nb::python_error();
+    char* out = PyBytes_AS_STRING(frame.ptr());
+    std::memcpy(out, head, nbytes);
+    std::memcpy(out + nbytes, view.data(), view.size());
+    return frame;
+  });
   bind_cells(m);
   bind_entropy(m);
 }

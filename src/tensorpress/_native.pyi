@@ -11,6 +11,8 @@ _Outcome = tuple[int, int, int, int, int]  # fault, nbytes, stripe, cell, at
 
 def crc32c(data: bytes | bytearray | memoryview, seed: int = 0) -> int: ...
 
+def write_frame(payload: bytes | bytearray | memoryview, index_nbytes: int, site: int, plan_id: int) -> bytes: ...
+
 class CellRules:
     def __init__(
         self,

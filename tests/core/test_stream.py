@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import subprocess
 import sys
 
@@ -9,9 +10,10 @@ import numpy as np
 import pytest
 
 from tensorpress.core import registry
+from tensorpress.core.binary import crc32c
 from tensorpress.core.errors import InputError, StreamError
 from tensorpress.core.payload import Reader, Writer, chw, stripe_count
-from tensorpress.core.stream import FRAME_NBYTES, read_frame, write_frame
+from tensorpress.core.stream import FRAME_NBYTES, frame_nbytes, read_frame, write_frame
 
 
 def payload(shape=(3, 17, 5), size=4) -> bytes:
@@ -50,6 +52,17 @@ def test_frames():
     assert (first.site, first.plan_id, bytes(first.payload), first.nbytes) == (254, 7, data, len(data) + FRAME_NBYTES)
     second = read_frame(frame, first.nbytes)
     assert (second.site, second.plan_id, second.nbytes) == (255, 8, len(data) + 24)
+
+
+@pytest.mark.parametrize("site", [0, 7, 254, 255, 70_000])
+def test_frame_heads_are_those_of_the_slow_twin(site):
+    data = payload()
+    wide = site >= 255
+    word = 1 | min(site, 255) << 2 | (0x3FFFFF if wide else len(data)) << 10
+    head = struct.pack("<I", word) + (struct.pack("<IQ", site, len(data)) if wide else b"") + struct.pack("<I", 0xCAFE)
+    check = crc32c(data[: Reader(data).index_nbytes], crc32c(head))
+    assert write_frame(data, site, 0xCAFE) == head + struct.pack("<I", check) + data
+    assert len(write_frame(data, site, 1)) == frame_nbytes(len(data), site)
 
 
 def test_a_long_payload_takes_the_wide_frame():

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from tensorpress import _native
 from tensorpress.core.binary import Buffer, crc32c, digest
 from tensorpress.core.container import MAX_NBYTES, STREAM, Container
 from tensorpress.core.errors import StreamError
@@ -95,11 +96,13 @@ def write_frame(payload: Buffer, site: int, plan_id: int) -> bytes:
 
     The check covers the word, the plan id and the payload's index, whose stripe checks cover the rest.
     """
-    wide = site >= _WIDE_SITE or len(payload) >= _WIDE_LENGTH
-    word = FRAME_VERSION | (_WIDE_SITE if wide else site) << 2 | (_WIDE_LENGTH if wide else len(payload)) << 10
-    head = struct.pack("<I", word) + (struct.pack("<IQ", site, len(payload)) if wide else b"") + struct.pack("<I", plan_id)
-    index = payload[: Reader(payload, max_nbytes=1 << 62).index_nbytes]
-    return b"".join([head, struct.pack("<I", crc32c(index, crc32c(head))), payload])
+    return _native.write_frame(payload, Reader(payload, max_nbytes=1 << 62).index_nbytes, site, plan_id)
+
+
+def frame_nbytes(payload_nbytes: int, site: int) -> int:
+    """The size of a frame, without writing it."""
+    wide = site >= _WIDE_SITE or payload_nbytes >= _WIDE_LENGTH
+    return payload_nbytes + FRAME_NBYTES + (12 if wide else 0)
 
 
 def read_frame(data: Buffer, at: int = 0, *, max_nbytes: int = MAX_NBYTES) -> Frame:

@@ -16,7 +16,7 @@ from tensorpress.core.binary import Buffer, canonical_json
 from tensorpress.core.container import BUNDLE, MAX_NBYTES, Container
 from tensorpress.core.errors import InputError, StreamError
 from tensorpress.core.site import Site
-from tensorpress.core.stream import _WIDE_LENGTH, _WIDE_SITE, FRAME_NBYTES, read_frame, write_frame
+from tensorpress.core.stream import frame_nbytes, read_frame, write_frame
 from tensorpress.planning.plan import Entry, Plan
 from tensorpress.pytorch.taps import refuse_opaque, tapped
 from tensorpress.pytorch.tensors import blank, images, restored
@@ -32,12 +32,6 @@ def fingerprint(model: nn.Module) -> str:
     """
     keys = [[k, list(v.shape)] for k, v in sorted(model.state_dict().items()) if not k.endswith("num_batches_tracked")]
     return hashlib.sha256(canonical_json(keys)).hexdigest()
-
-
-def frame_nbytes(payload_nbytes: int, site: int) -> int:
-    """The size of a plan-bound stream, without writing it."""
-    wide = site >= _WIDE_SITE or payload_nbytes >= _WIDE_LENGTH
-    return payload_nbytes + FRAME_NBYTES + (12 if wide else 0)
 
 
 @dataclass(frozen=True)
