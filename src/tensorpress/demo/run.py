@@ -14,7 +14,7 @@ from tensorpress.report.page import write_page
 
 CODECS = ("dct_cm", "uniform_rans", "klt", "zvc", "raw")
 MAX_KL = 0.01  # nats, mean + 1 standard error on the calibration digits
-CALIBRATION, TEST, CURVE = 48, 300, 32  # images: a minute on two cores
+CALIBRATION, TEST, CURVE = 40, 250, 24  # images: a minute on two cores
 
 
 def run(page: Path, command: str, progress: Progress = silent) -> list[dict[str, Any]]:
