@@ -75,7 +75,7 @@ def parts() -> str:
 
 
 def speed() -> str:
-    rows = json.loads((ROOT / "results" / "bench-resnet50.json").read_text())
+    rows = [r for r in json.loads((ROOT / "results" / "bench-resnet50.json").read_text()) if r["tensor"] == "resnet50-all"]
     copy = next(r["gb_per_s"] for r in rows if r["op"] == "copy")
     lines = []
     for subject in dict.fromkeys(r["subject"] for r in rows):
