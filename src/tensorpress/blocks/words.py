@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -56,20 +55,8 @@ class WordStage(Stage[LevelMap, None]):
         return LevelMap(words, self.levels.zero_of(src.dtype))
 
 
-@dataclass(frozen=True)
-class Tables:
-    """[256] level -> word and word -> level: the zero bitmap's quantiser."""
-
-    word_of: NDArray[np.uint8]
-    level_of: NDArray[np.uint8]
-
-
 class ZeroBitmap(WordStage):
-    """One bit a value, then the non-zero words (1 to 8 bytes). Floats pass through `tables[zero point]` first."""
-
-    def __init__(self, levels: Levels, tables: dict[int, Tables]) -> None:
-        super().__init__(levels)
-        self.tables = tables
+    """One bit a value, then the non-zero words (1 to 8 bytes)."""
 
     def pack(self, words: Words) -> bytes:
         raw = words.view(np.uint8)
@@ -80,11 +67,3 @@ class ZeroBitmap(WordStage):
     def unpack(self, data: memoryview, out: Words, stripe: int) -> None:
         if not _native.zero_bitmap_decode(np.frombuffer(data, np.uint8), out.itemsize, out.view(np.uint8)):
             raise StreamError(f"stripe {stripe}: its {len(data)} bytes are not a zero bitmap of {out.size} words and their non-zeros")
-
-    def encode(self, x: LevelMap, out: Writer) -> None:
-        words = self.tables[x.zero].word_of[x.levels] if x.levels.dtype == np.uint8 else x.levels
-        super().encode(LevelMap(words, x.zero), out)
-
-    def decode(self, y: None, src: Reader) -> LevelMap:
-        x = super().decode(y, src)
-        return LevelMap(self.tables[x.zero].level_of[x.levels], x.zero) if x.levels.dtype == np.uint8 else x

@@ -1,0 +1,78 @@
+"""Words: levels after a step and dead zone, with 0 for zero. The lossy front that codecs of zeros and bytes share.
+
+    x -> 8-bit levels -> step, dead zone -> words (0: zero, then magnitudes in folded order) -> the codec's own stage
+
+At step 1 nothing is lost. Integers of 16 to 64 bits pass as they are to stages that take them (`wide`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from tensorpress.blocks.cell_fit import fit_centroid
+from tensorpress.blocks.cells import CellRules, make_rules
+from tensorpress.blocks.levels import Array, LevelMap, Levels
+from tensorpress.core.codec import Codec
+from tensorpress.core.errors import InputError
+from tensorpress.core.payload import Reader, Writer
+from tensorpress.core.stage import Stage
+
+Words = Stage[LevelMap, None]  # words (C, H, W) to stripes and back; `fit` and `shared` where it has tables
+
+
+@dataclass(frozen=True)
+class SteppedConfig:
+    """The parameters of every stepped codec; a system adds its own by inheriting."""
+
+    step: float = 1.0  # quantiser step, in 8-bit levels; 1 keeps every level
+    scale_rule: str = "max"  # range of the 8-bit levels where scale is fitted: 'max' or 'p99.99'
+    scale: float | None = None  # value of one level; fitted where None
+    reciprocal: float | None = None  # float32 1 / scale
+    zero_point: int = 0  # level of 0.0
+    centroid: tuple[float, ...] | None = None  # added to magnitudes 1, 2, >= 3 at the decoder, in levels; fitted
+
+
+def rules(config: SteppedConfig, zero: int) -> CellRules:
+    dead_zone = 0.5 if config.step == 1 else 0.36
+    return make_rules(zero, step=config.step, dead_zone=dead_zone, centroid=config.centroid or (0.0, 0.0, 0.0), modes=("zvc",))
+
+
+class Stepped(Stage[LevelMap, LevelMap]):
+    """LevelMap of uint8 -> LevelMap of words; wider integers stand as they are."""
+
+    def __init__(self, config: SteppedConfig) -> None:
+        self.rules = {zero: rules(config, zero) for zero in (config.zero_point, 0, 128)}
+
+    def encode(self, x: LevelMap, out: Writer) -> LevelMap:
+        return LevelMap(self.rules[x.zero].symbol_of[x.levels], x.zero) if x.levels.dtype == np.uint8 else x
+
+    def decode(self, y: LevelMap, src: Reader) -> LevelMap:
+        return LevelMap(self.rules[y.zero].level_of[y.levels], y.zero) if y.levels.dtype == np.uint8 else y
+
+
+def stepped_codec(
+    codec: str, config: Any, state: Mapping[str, bytes], stage: Callable[[Any, Levels, Mapping[str, bytes]], Words], *, wide: bool = False
+) -> Codec:
+    """The codec `levels >> Stepped >> stage(config, levels, state)`.
+
+    `stage` with an empty state makes one whose `fit(list of word LevelMaps)` trains it, and whose `shared()` is then the state.
+    """
+    if not 1 <= config.step <= 128:
+        raise InputError(f"{codec}: step is 1 to 128 levels, not {config.step}")
+    levels = Levels(config.scale, config.reciprocal, config.zero_point, config.scale_rule, wide)
+
+    def fit(samples: Sequence[Array]) -> Codec:
+        fitted = levels.fit(samples) if config.scale is None else levels
+        found = replace(config, scale=fitted.scale, reciprocal=fitted.reciprocal, zero_point=fitted.zero_point, centroid=None)
+        maps = [fitted.encode(s, Writer(s.dtype, s.shape)) for s in samples if s.size]
+        if found.step > 1 and all(m.levels.dtype == np.uint8 for m in maps) and maps:
+            found = replace(found, centroid=fit_centroid(maps, rules(found, maps[0].zero), found.step))
+        front, nowhere = Stepped(found), Writer(np.dtype(np.uint8), ())
+        trained = stage(found, fitted, {}).fit([front.encode(m, nowhere) for m in maps])
+        return stepped_codec(codec, found, dict(trained.shared()), stage, wide=wide)
+
+    return Codec(codec, config, levels >> Stepped(config) >> stage(config, levels, state), dict(state), fit)
