@@ -49,4 +49,5 @@ NB_MODULE(_native, m) {
   });
   bind_cells(m);
   bind_entropy(m);
+  bind_context(m);
 }

@@ -41,6 +41,7 @@ def calibrate(
     options: Mapping[str, Any] | None = None,
     scale: str = "p99.99",
     steps: str = "fisher",
+    references: bool = True,
     progress: Progress = silent,
 ) -> FeaturePlan:
     """The coarsest plan that keeps a target on `images` (each float32 (1, C, H, W); no labels needed).
@@ -50,7 +51,7 @@ def calibrate(
     parameter as it stands. None of them: max_drop = 0.5. `plan.meta` records the target, whether it was met, and every
     quality that was tried. InputError for options, networks and images that cannot be used.
     """
-    calibration = Calibration.measure(model, images, codec, options=options, scale=scale, steps=steps, progress=progress)
+    calibration = Calibration.measure(model, images, codec, options=options, scale=scale, steps=steps, references=references, progress=progress)
     return settle(model, images, calibration, max_drop=max_drop, max_kl=max_kl, ratio=ratio, bits=bits, quality=quality, progress=progress)
 
 

@@ -35,6 +35,8 @@ VARIANTS += [
     ("dct_cm", {"step": 8.0, "profile": "paper", "transform": "dct", "lengths": (16,)}),
     ("klt", {"coder": "huffman"}),
     ("klt", {"block": 8, "bits": 6.5}),
+    ("context", {"backend": "fast"}),
+    ("context", {"backend": "fast", "step": 6.0}),
 ]
 
 

@@ -20,6 +20,7 @@ OPTIONS: dict[str, dict[str, dict]] = {  # beside the default of every card
     "dct_cm": {"coarse": {"step": 6.0}, "transform": {"step": 5.0, "transform": "dct"}, "paper": {"step": 8.0, "profile": "paper", "transform": "dct", "lengths": [8]}},
     "zvc": {"coarse": {"step": 6.0}},
     "uniform_rans": {"coarse": {"levels": 12}},
+    "context": {"coarse": {"step": 6.0}, "fast": {"backend": "fast"}, "fast-coarse": {"backend": "fast", "step": 6.0}},
     "klt": {"huffman": {"coder": "huffman", "bits": 6.0}},
 }
 

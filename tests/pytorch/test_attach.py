@@ -60,7 +60,7 @@ class Rounded(Stage[Any, None]):
 class Direct(Codec):
     """Simulates by arithmetic, as a codec that is quicker without bytes would."""
 
-    def simulate(self, x: Any) -> tuple[Any, int]:
+    def simulate(self, x: Any, reference: Any = None) -> tuple[Any, int]:
         if not np.isfinite(x).all():
             raise InputError("the tensor holds values that are not finite")
         index = Reader(Codec.encode_payload(self, x)).index_nbytes

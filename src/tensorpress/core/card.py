@@ -20,4 +20,5 @@ class Card:
     quality_fine: float = 0.0  # its value at the least loss
     quality_coarse: float = 0.0  # and at the least rate
     quality_integer: bool = False
+    fit_values: int = 0  # values of a site's maps that a fit likes to see; 0: those of six images
     reference_bits: int = 8  # width of a raw value in every ratio

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from tensorpress.core.binary import Buffer, canonical_json, digest, parse_json
 from tensorpress.core.container import MAX_NBYTES
-from tensorpress.core.errors import StreamError
+from tensorpress.core.errors import InputError, StreamError
 from tensorpress.core.payload import Reader, Writer
 from tensorpress.core.stage import Stage
 from tensorpress.core.stream import Stream
@@ -32,16 +32,19 @@ class Codec:
     """Frozen. Made by a system's `build(config, state)`; `fit` gives a new one.
 
     Payload-level verbs (`encode_payload`, `decode_payload`) serve plans; `encode` and `decode` serve self-contained
-    streams. `tap` says which tensor of an activation the codec wants: its 'output' or its 'input'.
+    streams. `tap` says which tensor of an activation the codec wants: its 'output' or its 'input'. A `reference` is a
+    decoded array of the same shape that both sides hold, such as the previous block's output.
     """
 
     id: str
     config: Any  # the system's frozen dataclass
     stage: Stage[Array, None]
     state: Mapping[str, bytes] = field(default_factory=dict)
-    refit: Callable[[Sequence[Array]], Codec] | None = None
+    refit: Callable[..., Codec] | None = None  # (samples), or (samples, references=...) where references are taken
     kernel: Kernel | None = None
     tap: str = "output"
+    takes_reference: bool = False  # whether a fit may use references
+    reference: bool = False  # fitted with one: neither side works without it
 
     @property
     def params(self) -> dict[str, Any]:
@@ -57,21 +60,31 @@ class Codec:
         """Bytes a decoder must already hold to read a plan-bound stream: parameters and state."""
         return len(canonical_json(self.params)) + sum(len(v) for v in self.state.values())
 
-    def fit(self, samples: Sequence[Array]) -> Codec:
-        """A new codec whose scale, steps and tables suit `samples` (arrays of the kind it will encode)."""
-        return self if self.refit is None else self.refit(samples)
+    def fit(self, samples: Sequence[Array], references: Sequence[Array] | None = None) -> Codec:
+        """A new codec whose scale, steps and tables suit `samples` (arrays of the kind it will encode), each with its reference."""
+        if references is not None and not self.takes_reference:
+            raise InputError(f"codec {self.id!r} takes no references")
+        if self.refit is None:
+            return self
+        return self.refit(samples) if references is None else self.refit(samples, references)
 
-    def encode_payload(self, x: Array, *, fused: bool = True) -> bytes:
+    def encode_payload(self, x: Array, *, fused: bool = True, reference: Array | None = None) -> bytes:
         """Shape, type and stripes of `x`; `fused=False` takes the slow twin."""
+        if self.reference:
+            self._check_reference(reference, x.shape)
         if fused and self.kernel is not None and self.kernel.accepts(x):
             return self.kernel.encode(x)
-        out = Writer(x.dtype, x.shape)
+        out = Writer(x.dtype, x.shape, reference)
         self.stage.encode(x, out)
         return out.finish()
 
-    def decode_payload(self, payload: Buffer, *, max_nbytes: int = MAX_NBYTES, fused: bool = True, out: Array | None = None) -> Array:
+    def decode_payload(
+        self, payload: Buffer, *, max_nbytes: int = MAX_NBYTES, fused: bool = True, out: Array | None = None, reference: Array | None = None
+    ) -> Array:
         """The array of a payload. `out`, where given, must have its dtype and shape and may be strided."""
-        src = Reader(payload, max_nbytes=max_nbytes)
+        src = Reader(payload, max_nbytes=max_nbytes, reference=reference)
+        if self.reference:
+            self._check_reference(reference, src.shape)
         if out is not None and (out.dtype != src.dtype or out.shape != src.shape):
             raise StreamError(f"payload holds {src.dtype} {src.shape}, expected {out.dtype} {out.shape}")
         result = np.empty(src.shape, src.dtype) if out is None else out
@@ -81,10 +94,16 @@ class Codec:
             result[...] = self.stage.decode(None, src)
         return result
 
-    def simulate(self, x: Array) -> tuple[Array, int]:
+    def _check_reference(self, reference: Array | None, shape: tuple[int, ...]) -> None:
+        if reference is None:
+            raise InputError(f"codec {self.id!r} was fitted with a reference: its streams are written and read only beside that array")
+        if reference.shape != shape:
+            raise InputError(f"the reference has shape {reference.shape}, the array {shape}")
+
+    def simulate(self, x: Array, reference: Array | None = None) -> tuple[Array, int]:
         """(what a decoder would give, payload bytes): the same values and the same size as the real thing."""
-        payload = self.encode_payload(x)
-        return self.decode_payload(payload, max_nbytes=1 << 62), len(payload)
+        payload = self.encode_payload(x, reference=reference)
+        return self.decode_payload(payload, max_nbytes=1 << 62, reference=reference), len(payload)
 
     def encode(self, x: Array) -> Stream:
         return Stream(self.id, self.params, {"payload": self.encode_payload(x)}, self.state)

@@ -11,8 +11,10 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tensorpress.core.binary import Buffer, crc32c, read_varint, varint
 from tensorpress.core.container import MAX_NBYTES, section_seed
@@ -52,10 +54,14 @@ def head_bytes(dtype: np.dtype, shape: Sequence[int]) -> bytes:
 class Writer:
     """Collects the stripes that the last stage of a codec writes."""
 
-    def __init__(self, dtype: np.dtype, shape: Sequence[int]) -> None:
-        self.dtype, self.shape = np.dtype(dtype), tuple(shape)
+    def __init__(self, dtype: np.dtype, shape: Sequence[int], reference: NDArray[Any] | None = None) -> None:
+        self.dtype, self.shape, self.reference = np.dtype(dtype), tuple(shape), reference
         self._head = head_bytes(self.dtype, self.shape)
         self._stripes: list[bytes] = []
+
+    @property
+    def head_nbytes(self) -> int:
+        return len(self._head)
 
     def stripe(self, data: Buffer) -> None:
         self._stripes.append(bytes(data))
@@ -72,7 +78,8 @@ class Writer:
 class Reader:
     """Parses a payload, checks its bounds at once and each stripe when it is taken."""
 
-    def __init__(self, payload: Buffer, *, max_nbytes: int = MAX_NBYTES) -> None:
+    def __init__(self, payload: Buffer, *, max_nbytes: int = MAX_NBYTES, reference: NDArray[Any] | None = None) -> None:
+        self.reference = reference
         payload = memoryview(payload)
         if len(payload) < 2:
             raise StreamError(f"payload of {len(payload)} bytes is cut: it has no head")

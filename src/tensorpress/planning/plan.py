@@ -25,11 +25,16 @@ P = TypeVar("P", bound="Plan")
 
 @dataclass(frozen=True)
 class Entry:
-    """One site's choice. `shape` is that of one image's tensor, as calibrated."""
+    """One site's choice. `shape` is that of one image's tensor, as calibrated; `reference` an earlier entry that both sides have decoded."""
 
     site: Site
     codec: Codec
     shape: tuple[int, ...]
+    reference: int | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        row = {"site": self.site.to_json(), "shape": list(self.shape), "codec": self.codec.id, "params": self.codec.params}
+        return row if self.reference is None else {**row, "reference": self.reference}
 
 
 @dataclass(frozen=True)
@@ -42,13 +47,18 @@ class Plan:
     meta: Mapping[str, Any] = field(default_factory=dict)  # how it was made: target, quality, calibration
 
     @cached_property
+    def referenced(self) -> frozenset[int]:
+        """The entries whose decoded arrays others refer to."""
+        return frozenset(e.reference for e in self.entries if e.reference is not None)
+
+    @cached_property
     def _bytes(self) -> bytes:
         sections: dict[str, Buffer] = {}
         rows = []
         for number, entry in enumerate(self.entries):
             for name, data in entry.codec.state.items():
                 sections[f"{number}/{name}"] = data
-            rows.append({"site": entry.site.to_json(), "shape": list(entry.shape), "codec": entry.codec.id, "params": entry.codec.params})
+            rows.append(entry.to_json())
         header = {"family": self.family, "model": self.model, "entries": rows, "meta": dict(self.meta)}
         return Container(PLAN, header, sections).to_bytes()
 
@@ -82,7 +92,12 @@ class Plan:
                 prefix = f"{number}/"
                 state = {k.removeprefix(prefix): v for k, v in box.sections.items() if k.startswith(prefix)}
                 codec = build_from_stream(row["codec"], row["params"], state)
-                rows.append(Entry(Site(**row["site"]), codec, tuple(int(n) for n in row["shape"])))
+                reference = row.get("reference")
+                if reference is not None and not (type(reference) is int and 0 <= reference < number):
+                    raise StreamError(f"plan entry {number} refers to entry {reference!r}, which is not one before it")
+                if codec.reference != (reference is not None):
+                    raise StreamError(f"plan entry {number}: its codec {'needs a' if codec.reference else 'takes no'} reference")
+                rows.append(Entry(Site(**row["site"]), codec, tuple(int(n) for n in row["shape"]), reference))
             return cls(box.header["family"], box.header["model"], tuple(rows), box.header["meta"])
         except (KeyError, TypeError, AttributeError) as error:
             raise StreamError(f"plan header is malformed: {error!r}") from None

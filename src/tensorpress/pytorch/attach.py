@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -76,8 +77,13 @@ class Run:
         self.plan, self.exact, self.keep, self.watch = plan, exact, keep, watch
         self.calls: list[Call] = []
         self.frames: list[bytes] = []  # of the last forward pass, where they are kept
+        self._decoded: dict[tuple[int, int], Array] = {}  # (site, image) -> what later sites refer to
         sites = [entry.site for entry in plan.entries]
-        self._taps = tapped(model, sites, self._through, [entry.codec.tap for entry in plan.entries], self.frames.clear)
+        self._taps = tapped(model, sites, self._through, [entry.codec.tap for entry in plan.entries], self._begin)
+
+    def _begin(self) -> None:
+        self.frames.clear()
+        self._decoded.clear()
 
     def _through(self, index: int, tensor: Tensor) -> Tensor:
         try:
@@ -94,23 +100,35 @@ class Run:
         filled = blank(tensor)
         for number, (source, target) in enumerate(zip(sources, images(filled, entry.site.view))):
             _check_shape(entry, source)
-            nbytes = self._real(index, source, target) if self.exact else self._simulated(index, source, target)
+            reference = self._reference(entry, number, source)
+            nbytes = (self._real if self.exact else self._simulated)(index, source, target, reference)
+            if index in self.plan.referenced:
+                self._decoded[index, number] = np.array(target)  # a copy: the network may change its tensor in place
             self.calls.append(Call(index, number, source.shape, source.size, nbytes))
         return restored(filled, tensor)
 
-    def _real(self, index: int, source: Array, target: Array) -> int:
+    def _reference(self, entry: Entry, number: int, source: Array) -> Array | None:
+        if entry.reference is None:
+            return None
+        found = self._decoded.get((entry.reference, number))
+        if found is None or found.shape != source.shape:
+            named = self.plan.entries[entry.reference].site.name
+            raise InputError(f"its reference, site {named}, {'was not reached before it' if found is None else f'has shape {found.shape}, not {source.shape}'}")
+        return found
+
+    def _real(self, index: int, source: Array, target: Array, reference: Array | None) -> int:
         codec = self.plan.entries[index].codec
-        data = write_frame(codec.encode_payload(source), index, self.plan.id)
+        data = write_frame(codec.encode_payload(source, reference=reference), index, self.plan.id)
         payload = read_frame(data).payload
-        codec.decode_payload(payload, out=target)
+        codec.decode_payload(payload, out=target, reference=reference)
         if self.keep:
             self.frames.append(data)
         if self.watch is not None:
             self.watch(index, source, target, payload, len(data))
         return len(data)
 
-    def _simulated(self, index: int, source: Array, target: Array) -> int:
-        values, payload_nbytes = self.plan.entries[index].codec.simulate(source)
+    def _simulated(self, index: int, source: Array, target: Array, reference: Array | None) -> int:
+        values, payload_nbytes = self.plan.entries[index].codec.simulate(source, reference)
         target[...] = values
         nbytes = frame_nbytes(payload_nbytes, index)
         if self.watch is not None:
@@ -200,14 +218,26 @@ def read_bundle(data: Buffer, plan: Plan, *, max_nbytes: int = MAX_NBYTES) -> li
         raise StreamError(f"bundle was written with plan {str(header['plan'])[:16]}…, this plan is {plan.digest[:16]}…")
     body = memoryview(box.sections["frames"])
     found: list[tuple[int, Array]] = []
+    by_site: list[list[Array]] = [[] for _ in plan.entries]
     at, left = 0, max_nbytes
     while at < len(body):
         frame = read_frame(body, at, max_nbytes=left)
         if frame.plan_id != plan.id or frame.site >= len(plan.entries):
             found_is = f"frame at byte {at} is of site {frame.site} and plan {frame.plan_id:08x}"
             raise StreamError(f"{found_is}; plan {plan.id:08x} has {len(plan.entries)} sites")
-        array = plan.entries[frame.site].codec.decode_payload(frame.payload, max_nbytes=left)
+        entry = plan.entries[frame.site]
+        reference = None
+        if entry.reference is not None:  # the same image's: frames of one site stand in the order of the batch
+            number, of = len(by_site[frame.site]), by_site[entry.reference]
+            if number >= len(of):
+                raise StreamError(f"frame at byte {at} of site {frame.site} comes before its reference, site {entry.reference}")
+            reference = of[number]
+        try:
+            array = entry.codec.decode_payload(frame.payload, max_nbytes=left, reference=reference)
+        except InputError as error:
+            raise StreamError(f"frame at byte {at} of site {frame.site}: {error}") from None
         found.append((frame.site, array))
+        by_site[frame.site].append(array)
         at, left = at + frame.nbytes, left - array.nbytes
     if len(found) != header["frames"]:
         raise StreamError(f"bundle holds {len(found)} frames, its header promised {header['frames']}")

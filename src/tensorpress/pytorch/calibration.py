@@ -8,7 +8,9 @@ the task for its last bit. Labels are not needed.
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,7 +32,9 @@ from tensorpress.pytorch.statistics import Observed, fisher, observe
 
 Progress = Callable[[str, int, int], None]  # what is done, how many are, of how many
 SAMPLE_IMAGES = 6  # whose maps are kept to fit codecs to
-STEPS = ("fisher", "equal")
+STEPS = ("fisher", "channel", "equal")
+LIKENESS = 0.25  # mean correlation from which an earlier map of the same shape is worth predicting from
+EXPONENT_LIMIT = 16  # eighths of an octave that a channel's step may lie from its layer's
 SCALES = ("p99.99", "max")
 
 
@@ -58,6 +62,8 @@ class Calibration:
     ranges: tuple[tuple[float, float], ...]  # of the sites' outputs, by the scale rule
     weights: NDArray[np.float64]  # [sites] step of each, relative to the global one; 1 without a step
     images: int
+    exponents: tuple[tuple[int, ...], ...] = ()  # [sites][channels] of steps by channel, where the codec has them
+    references: tuple[int | None, ...] = ()  # [sites] the earlier site that each is predicted from
 
     @classmethod
     def measure(
@@ -69,9 +75,10 @@ class Calibration:
         options: Mapping[str, Any] | None = None,
         scale: str = "p99.99",
         steps: str = "fisher",
+        references: bool = True,
         progress: Progress = silent,
     ) -> Calibration:
-        """Run `model` over `images` (each a batch of one, float32 (1, C, H, W)), forward, and backward for 'fisher'."""
+        """Run `model` over `images` (each a batch of one, float32 (1, C, H, W)), forward, and backward for 'fisher' and 'channel'."""
         if not len(images):
             raise InputError("calibration needs at least one image")
         if scale not in SCALES:
@@ -81,21 +88,31 @@ class Calibration:
         card = registry.card(codec)
         if card.family != FAMILY:
             raise InputError(f"codec {codec!r} is of family {card.family!r}, not {FAMILY!r}")
-        tap = registry.build(codec, options).tap
+        unfitted = registry.build(codec, options)
+        tap = unfitted.tap
         with torch.inference_mode():
             sites = find_sites(model, images[0])
         outputs = ["output"] * len(sites)
         kept = min(SAMPLE_IMAGES, len(images))
-        at_output = observe(model, sites, outputs, counted(images, "reading ranges", progress), 0 if tap == "input" else kept, len(images))
+        at_output = observe(model, sites, outputs, counted(images, "reading ranges", progress), 0 if tap == "input" else kept, len(images), card.fit_values)
         observed = at_output
         if tap == "input":
-            observed = observe(model, sites, [tap] * len(sites), counted(images, "reading maps", progress), kept, len(images))
+            observed = observe(model, sites, [tap] * len(sites), counted(images, "reading maps", progress), kept, len(images), card.fit_values)
         weights = np.ones(len(sites))
-        if steps == "fisher" and card.quality == "step":
+        exponents: tuple[tuple[int, ...], ...] = ()
+        if steps != "equal" and card.quality == "step":
             g2 = fisher(model, sites, outputs, counted(images, "reading sensitivities", progress))
-            weights = relative_steps(g2, [o.range(scale) for o in at_output], [o.count for o in at_output])
+            mean = np.array([g.mean() if g.size else 0.0 for g in g2])
+            weights = relative_steps(mean, [o.range(scale) for o in at_output], [o.count for o in at_output])
+            if steps == "channel":
+                if "exponents" not in {f.name for f in dataclasses.fields(registry.system(codec).Config)}:
+                    raise InputError(f"codec {codec!r} has no steps by channel: use steps 'fisher' or 'equal'")
+                exponents = tuple(channel_exponents(g) for g in g2)
         ranges = tuple(o.range(scale) for o in at_output)
-        return cls(codec, dict(options or {}), scale, fingerprint(model), sites, tuple(observed), ranges, weights, len(images))
+        found: tuple[int | None, ...] = ()
+        if references and unfitted.takes_reference:
+            found = tuple(reference_of(i, sites, observed) for i in range(len(sites)))
+        return cls(codec, dict(options or {}), scale, fingerprint(model), sites, tuple(observed), ranges, weights, len(images), exponents, found)
 
     def codec_at(self, index: int, quality: float | None) -> Codec:
         """The codec fitted to one site."""
@@ -108,17 +125,25 @@ class Calibration:
         if {"scale", "reciprocal", "zero_point"} <= fields and "scale_rule" in fields:
             params["scale"], params["reciprocal"], params["zero_point"] = scale_and_zero(*self.ranges[index])
             params["scale_rule"] = self.scale
-        return registry.build(self.codec, params).fit(self.observed[index].samples)
+        if self.exponents:
+            params["exponents"] = self.exponents[index]
+        reference = self.references[index] if self.references else None
+        return registry.build(self.codec, params).fit(
+            self.observed[index].samples, None if reference is None else self.observed[reference].samples
+        )
 
     def plan_at(self, quality: float | None, meta: Mapping[str, Any] | None = None) -> FeaturePlan:
         """The plan with the global parameter at `quality` (None: the codec's own default)."""
-        entries = []
-        for index, site in enumerate(self.sites):
-            try:
-                entries.append(Entry(site, self.codec_at(index, quality), self.observed[index].shape))
-            except InputError as error:
-                raise InputError(f"site {site.name}: {error}") from None
+        with ThreadPoolExecutor(os.cpu_count()) as pool:  # fits release the interpreter for most of their time
+            entries = list(pool.map(lambda index: self._entry_at(index, quality), range(len(self.sites))))
         return FeaturePlan(FAMILY, self.model, tuple(entries), {"codec": self.codec, "scale": self.scale, "quality": quality, **(meta or {})})
+
+    def _entry_at(self, index: int, quality: float | None) -> Entry:
+        reference = self.references[index] if self.references else None
+        try:
+            return Entry(self.sites[index], self.codec_at(index, quality), self.observed[index].shape, reference)
+        except InputError as error:
+            raise InputError(f"site {self.sites[index].name}: {error}") from None
 
     def reference(self) -> FeaturePlan:
         """The plan of the network with plain 8-bit maps, by the same scale rule."""
@@ -147,3 +172,27 @@ def relative_steps(g2: NDArray[np.float64], ranges: Sequence[tuple[float, float]
     share = np.array(counts, np.float64)
     log_step -= (log_step * share)[known].sum() / max(share[known].sum(), 1)
     return np.where(known, np.exp(log_step), 1.0)
+
+
+def channel_exponents(g2: NDArray[np.float64]) -> tuple[int, ...]:
+    """[channels] eighths of an octave by which each channel's step differs from its layer's, so that all weigh alike."""
+    if not g2.size or not g2.mean() > 0:
+        return (0,) * g2.size
+    octaves = 0.5 * np.log2(g2.mean() / np.maximum(g2, g2.mean() * 1e-9))
+    return tuple(np.clip(np.rint(8 * octaves), -EXPONENT_LIMIT, EXPONENT_LIMIT).astype(int).tolist())
+
+
+def reference_of(index: int, sites: Sequence[Site], observed: Sequence[Observed]) -> int | None:
+    """The earlier site of the same shape whose maps are most like this one's, channel by channel; None where none is like enough."""
+    best, most = None, LIKENESS
+    for other in range(max(index - 12, 0), index):
+        if sites[other].view != sites[index].view or observed[other].shape != observed[index].shape or not observed[index].samples:
+            continue
+        pairs = list(zip(observed[index].samples, observed[other].samples))[:4]
+        a, b = (np.concatenate([p[k].reshape(len(p[k]), -1)[:, ::3] for p in pairs], axis=1) for k in (0, 1))
+        a, b = a - a.mean(1, keepdims=True), b - b.mean(1, keepdims=True)
+        scale = np.sqrt((a * a).sum(1) * (b * b).sum(1))
+        likeness = float(np.mean(np.where(scale > 0, np.abs((a * b).sum(1)) / np.maximum(scale, 1e-30), 0)))
+        if likeness > most:
+            best, most = other, likeness
+    return best

@@ -71,17 +71,20 @@ def _tail(bins: dict[int, int], beyond: float) -> float:
 
 
 def observe(
-    model: nn.Module, sites: Sequence[Site], at: Sequence[str], images: Iterable[Tensor], samples: int, total: int
+    model: nn.Module, sites: Sequence[Site], at: Sequence[str], images: Iterable[Tensor], samples: int, total: int, values: int = 0
 ) -> list[Observed]:
-    """One forward pass an image. `samples` of the `total` images, evenly spread, are kept as maps."""
+    """One forward pass an image. `samples` of the `total` images, evenly spread, are kept as maps; more where they hold fewer than `values`."""
     found = [Observed() for _ in sites]
-    keep = set(np.linspace(0, max(total - 1, 0), samples).round().astype(int).tolist())
     number = 0
+
+    def kept(size: int) -> bool:
+        wanted = min(max(samples, values // max(size, 1)) if samples else 0, total)
+        return number in np.linspace(0, max(total - 1, 0), wanted).round().astype(int)
 
     def see(index: int, x: Tensor) -> Tensor:
         for image in arrays(x, sites[index].view):
             try:
-                found[index].add(image, number in keep)
+                found[index].add(image, kept(image.size))
             except InputError as error:
                 raise InputError(f"site {sites[index].name}: {error}") from None
         return x
@@ -93,18 +96,26 @@ def observe(
     return found
 
 
-def fisher(model: nn.Module, sites: Sequence[Site], at: Sequence[str], images: Iterable[Tensor], seed: int = 0) -> NDArray[np.float64]:
-    """[sites] E[g^2]: mean squared gradient of the log-likelihood at each value, labels drawn from the network itself.
+def fisher(
+    model: nn.Module, sites: Sequence[Site], at: Sequence[str], images: Iterable[Tensor], seed: int = 0
+) -> list[NDArray[np.float64]]:
+    """For each site [channels] E[g^2]: mean squared gradient of the log-likelihood at a value, labels drawn from the network itself.
 
-    The diagonal of the Fisher information: half of it times a squared error estimates the KL of the output.
+    The diagonal of the Fisher information: half of it times a squared error estimates the KL of the output. Empty
+    where no gradient reached the site.
     """
     generator = torch.Generator().manual_seed(seed)
-    total, count = np.zeros(len(sites)), np.zeros(len(sites))
+    total: list[Any] = [np.zeros(0) for _ in sites]
+    count = np.zeros(len(sites))
 
     def watch(index: int, x: Tensor) -> Tensor:
+        channels = x.ndim - 1 if sites[index].view == "tokens" else 1
+
         def add(gradient: Tensor) -> None:
-            total[index] += float(gradient.detach().double().pow(2).sum())
-            count[index] += gradient.numel()
+            squares = gradient.detach().double().pow(2)
+            sums = squares.sum([a for a in range(squares.ndim) if a != channels]).numpy(force=True)
+            total[index] = sums if not total[index].size else total[index] + sums
+            count[index] += gradient.numel() / gradient.shape[channels]
 
         y = x.clone()
         if y.requires_grad:
@@ -116,7 +127,7 @@ def fisher(model: nn.Module, sites: Sequence[Site], at: Sequence[str], images: I
             start = x.clone().requires_grad_()
             logits = model(start)
             logits = logits.reshape(logits.shape[0], -1)
-            labels = torch.multinomial(logits.detach().float().softmax(1), 1, generator=generator)
+            labels = torch.multinomial(logits.detach().float().softmax(1).cpu(), 1, generator=generator).to(logits.device)
             likelihood = logits.log_softmax(1).gather(1, labels).sum()
             torch.autograd.grad(likelihood, start)  # of the input alone: the network's own .grad stays as it was
-    return total / np.maximum(count, 1)
+    return [t / max(n, 1) for t, n in zip(total, count)]

@@ -1,0 +1,202 @@
+// The context codec's model as a Python object, and its stripes coded side by side in threads.
+#include <algorithm>
+#include <atomic>
+#include <cstring>
+#include <thread>
+#include <vector>
+
+#include "bind.h"
+#include "tensorpress/context.h"
+
+#include <nanobind/stl/vector.h>
+
+namespace {
+
+using namespace tensorpress;
+
+template <class T>
+using Vector = nb::ndarray<const T, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Map = nb::ndarray<const float, nb::ndim<3>, nb::c_contig, nb::device::cpu>;
+using MapOut = nb::ndarray<float, nb::ndim<3>, nb::c_contig, nb::device::cpu>;
+
+constexpr int stripe_rows = 8;
+
+void need(bool good, const char* what) {
+  if (!good) throw nb::value_error(what);
+}
+
+// `array` as a vector of exactly `count` elements.
+template <class T>
+std::vector<T> taken(const nb::dict& from, const char* name, std::size_t count) {
+  Vector<T> array;
+  if (!from.contains(name) || !nb::try_cast(from[name], array, false)) throw nb::type_error(name);
+  if (array.shape(0) != count) throw nb::value_error(name);
+  return {array.data(), array.data() + count};
+}
+
+int number(const nb::dict& from, const char* name) { return nb::cast<int>(from[name]); }
+
+ContextBins bins(const nb::dict& from, const char* name, int limit) {
+  const auto words = taken<std::int32_t>(from, name, 2 + context_bins);
+  ContextBins found;
+  found.low = words[0], found.shift = words[1];
+  need(found.shift >= 0 && found.shift < 31, name);
+  for (int i = 0; i < context_bins; ++i) {
+    need(words[2 + i] >= 0 && words[2 + i] < limit, name);
+    found.lut[i] = static_cast<std::uint8_t>(words[2 + i]);
+  }
+  return found;
+}
+
+ContextModel model_of(const nb::dict& d) {
+  ContextModel m;
+  m.channels = static_cast<std::size_t>(number(d, "channels")), m.low = number(d, "low"), m.high = number(d, "high");
+  m.earlier = number(d, "earlier"), m.reference = number(d, "reference") != 0, m.cells = number(d, "cells") != 0;
+  m.classes = number(d, "classes"), m.spatial_classes = number(d, "spatial_classes"), m.cross_classes = number(d, "cross_classes");
+  m.groups = number(d, "groups"), m.nodes = number(d, "nodes"), m.tokens = number(d, "tokens"), m.path_length = number(d, "path_length");
+  need(m.channels < std::size_t{1} << 24 && m.low >= 0 && m.high >= 0 && m.low + m.high <= 255, "range");
+  need(m.earlier >= 0 && m.earlier <= 16 && m.classes >= 1 && m.classes <= 64 && m.tokens >= 1 && m.tokens <= 256, "counts");
+  need(m.spatial_classes >= 1 && m.spatial_classes <= 32 && m.cross_classes >= 1 && m.cross_classes <= 32, "classes");
+  need(m.groups >= 1 && m.groups <= 32 && m.nodes == m.tokens - 1 && m.path_length >= 1 && m.path_length <= 256, "counts");
+  const std::size_t c = m.channels, values = static_cast<std::size_t>(m.low + m.high + 1), tokens = static_cast<std::size_t>(m.tokens);
+  m.weights = taken<std::int8_t>(d, "weights", c * static_cast<std::size_t>(m.features()));
+  m.bias = taken<std::int32_t>(d, "bias", c);
+  m.channel = taken<std::int32_t>(d, "channel", c * static_cast<std::size_t>(m.earlier));
+  m.step128 = taken<float>(d, "step128", c), m.reciprocal = taken<float>(d, "reciprocal", c);
+  for (std::size_t i = 0; i < c; ++i)
+    for (int k = 0; k < m.earlier; ++k) {
+      const std::int64_t of = m.channel[i * m.earlier + k];
+      need(of >= -1 && of < static_cast<std::int64_t>(i) && (of < 0 || !m.cells || of / 32 == static_cast<std::int64_t>(i / 32)), "channel");
+    }
+  m.bins = bins(d, "bins", m.classes);
+  m.root = taken<std::int16_t>(d, "root", values);
+  m.token = taken<std::uint8_t>(d, "token", values), m.extra_bits = taken<std::uint8_t>(d, "extra_bits", values);
+  m.extra = taken<std::uint16_t>(d, "extra", values);
+  m.token_bits = taken<std::uint8_t>(d, "token_bits", tokens), m.token_first = taken<std::int16_t>(d, "token_first", tokens);
+  m.token_sign = taken<std::int8_t>(d, "token_sign", tokens);
+  m.centroid = taken<std::int8_t>(d, "centroid", static_cast<std::size_t>(m.classes) * 4);
+  m.price = taken<std::int32_t>(d, "price", static_cast<std::size_t>(m.classes) * values);
+  for (std::size_t v = 0; v < values; ++v) need(m.token[v] < m.tokens && m.extra_bits[v] == m.token_bits[m.token[v]], "token");
+  for (const std::uint8_t bits : m.token_bits) need(bits <= 8, "token_bits");
+  for (const std::int16_t r : m.root) need(r > -1024 && r < 1024, "root");
+  for (const std::int32_t b : m.bias) need(b > -(1 << 24) && b < 1 << 24, "bias");
+  if (m.cells) {
+    m.cdf = taken<std::uint32_t>(d, "cdf", static_cast<std::size_t>(m.classes) * (tokens + 1));
+    for (int row = 0; row < m.classes; ++row) {
+      const std::uint32_t* const line = m.cdf.data() + row * (tokens + 1);
+      need(line[0] == 0 && line[tokens] == 4096, "cdf");
+      for (std::size_t t = 0; t < tokens; ++t) need(line[t] < line[t + 1], "cdf");
+    }
+  } else {
+    m.group = taken<std::uint8_t>(d, "group", c);
+    for (const std::uint8_t g : m.group) need(g < m.groups, "group");
+    m.spatial_bins = bins(d, "spatial_bins", m.spatial_classes), m.cross_bins = bins(d, "cross_bins", m.cross_classes);
+    m.coarse_bins = bins(d, "coarse_bins", context_coarse);
+    m.tree = taken<std::int16_t>(d, "tree", 2 * static_cast<std::size_t>(m.nodes));
+    for (int i = 0; i < 2 * m.nodes; ++i) need(m.tree[i] < 0 ? ~m.tree[i] < m.tokens : m.tree[i] > i / 2 && m.tree[i] < m.nodes, "tree");
+    m.path = taken<std::uint16_t>(d, "path", tokens * static_cast<std::size_t>(m.path_length));
+    for (std::size_t t = 0; t < tokens; ++t) need(m.path[(t + 1) * m.path_length - 1] == 0xFFFF, "path");
+    for (const std::uint16_t step : m.path) need(step == 0xFFFF || step >> 1 < m.nodes, "path");
+    m.start = taken<std::uint32_t>(d, "start", static_cast<std::size_t>(m.contexts()) * m.nodes);
+    for (const std::uint32_t s : m.start) need((s & 1023) <= 255, "start");
+  }
+  m.prepare();
+  return m;
+}
+
+// Runs work(0 … count - 1) in up to `threads` threads; what each does is its own, so results do not depend on their number.
+template <class Work>
+void in_threads(int count, int threads, const Work& work) {
+  std::atomic<int> next{0};
+  const auto run = [&] {
+    for (int i; (i = next++) < count;) work(i);
+  };
+  std::vector<std::thread> others;
+  for (int t = 1; t < std::min(threads, count); ++t) others.emplace_back(run);
+  run();
+  for (auto& t : others) t.join();
+}
+
+void check(const ContextModel& m, std::size_t channels, const nb::object& before, std::size_t rows, std::size_t columns, Map& reference) {
+  need(channels == m.channels, "the tensor has other channels than the model");
+  need(rows < 1u << 30 && columns < 1u << 30, "the tensor is too large");
+  need(before.is_none() != m.reference, m.reference ? "the model needs its reference" : "the model takes no reference");
+  if (!m.reference) return;
+  if (!nb::try_cast(before, reference, false)) throw nb::type_error("the reference must be contiguous float32 (C, H, W)");
+  need(reference.shape(0) == channels && reference.shape(1) == rows && reference.shape(2) == columns, "the reference has another shape");
+}
+
+}  // namespace
+
+void bind_context(nb::module_& m) {
+  nb::class_<ContextModel>(m, "ContextModel")
+      .def("__init__", [](ContextModel* self, const nb::dict& d) { new (self) ContextModel(model_of(d)); })
+      .def("encode",
+           [](const ContextModel& self, Map x, nb::object before, std::vector<double> lagrangian, double rounding, int threads,
+              std::size_t map_rows) {
+             const std::size_t rows = x.shape(1), columns = x.shape(2), plane = rows * columns;
+             Map reference;
+             check(self, x.shape(0), before, rows, columns, reference);
+             const int stripes = columns && self.channels ? static_cast<int>((rows + stripe_rows - 1) / stripe_rows) : 0;
+             need(lagrangian.size() == static_cast<std::size_t>(stripes), "one lagrangian a stripe");
+             std::vector<std::vector<std::uint8_t>> found(static_cast<std::size_t>(stripes));
+             {
+               nb::gil_scoped_release free_threads;
+               in_threads(stripes, threads, [&](int s) {
+                 const std::size_t offset = static_cast<std::size_t>(s) * stripe_rows * columns;
+                 const int here = static_cast<int>(std::min<std::size_t>(stripe_rows, rows - static_cast<std::size_t>(s) * stripe_rows));
+                 context_encode(self, x.data() + offset, self.reference ? reference.data() + offset : nullptr, plane, here,
+                                static_cast<int>(columns), static_cast<int>(map_rows ? map_rows : rows), lagrangian[s], rounding, found[s]);
+               });
+             }
+             nb::list out;
+             for (const auto& stripe : found) out.append(nb::bytes(stripe.data(), stripe.size()));
+             return out;
+           },
+           nb::arg("x"), nb::arg("before").none(), nb::arg("lagrangian"), nb::arg("rounding"), nb::arg("threads"), nb::arg("map_rows") = 0)
+      .def("trace",
+           [](const ContextModel& self, Map x, nb::object before, double lagrangian, double rounding,
+              nb::ndarray<std::int16_t, nb::ndim<3>, nb::c_contig, nb::device::cpu> q,
+              nb::ndarray<std::int32_t, nb::ndim<3>, nb::c_contig, nb::device::cpu> spatial,
+              nb::ndarray<std::int32_t, nb::ndim<3>, nb::c_contig, nb::device::cpu> cross, int threads) {
+             const std::size_t rows = x.shape(1), columns = x.shape(2), plane = rows * columns;
+             Map reference;
+             check(self, x.shape(0), before, rows, columns, reference);
+             need(q.size() == x.size() && spatial.size() == x.size() && cross.size() == x.size(), "the outputs have another shape");
+             const int stripes = columns && self.channels ? static_cast<int>((rows + stripe_rows - 1) / stripe_rows) : 0;
+             nb::gil_scoped_release free_threads;
+             in_threads(stripes, threads, [&](int s) {
+               const std::size_t offset = static_cast<std::size_t>(s) * stripe_rows * columns;
+               const int here = static_cast<int>(std::min<std::size_t>(stripe_rows, rows - static_cast<std::size_t>(s) * stripe_rows));
+               context_trace(self, x.data() + offset, self.reference ? reference.data() + offset : nullptr, plane, here,
+                             static_cast<int>(columns), static_cast<int>(rows), lagrangian, rounding, q.data() + offset,
+                             spatial.data() + offset, cross.data() + offset);
+             });
+           },
+           nb::arg("x"), nb::arg("before").none(), nb::arg("lagrangian"), nb::arg("rounding"), nb::arg("q"), nb::arg("spatial"),
+           nb::arg("cross"), nb::arg("threads"))
+      .def("decode", [](const ContextModel& self, std::vector<Bytes> stripes, nb::object before, MapOut out, int threads) {
+        const std::size_t rows = out.shape(1), columns = out.shape(2), plane = rows * columns;
+        Map reference;
+        check(self, out.shape(0), before, rows, columns, reference);
+        const int count = columns && self.channels ? static_cast<int>((rows + stripe_rows - 1) / stripe_rows) : 0;
+        need(stripes.size() == static_cast<std::size_t>(count), "another number of stripes");
+        std::vector<std::uint8_t> good(static_cast<std::size_t>(count), 0);
+        nb::gil_scoped_release free_threads;
+        in_threads(count, threads, [&](int s) {
+          const std::size_t offset = static_cast<std::size_t>(s) * stripe_rows * columns;
+          const int here = static_cast<int>(std::min<std::size_t>(stripe_rows, rows - static_cast<std::size_t>(s) * stripe_rows));
+          good[s] = context_decode(self, stripes[s].data(), stripes[s].shape(0), self.reference ? reference.data() + offset : nullptr, plane,
+                                   here, static_cast<int>(columns), static_cast<int>(rows), out.data() + offset);
+        });
+        for (int s = 0; s < count; ++s)
+          if (!good[s]) return s;
+        return -1;  // the first damaged stripe, if any
+      },
+      nb::arg("stripes"), nb::arg("before").none(), nb::arg("out"), nb::arg("threads"));
+  m.def("context_tables", [] {
+    nb::list squash, stretch;
+    for (int i = 0; i < 4096; ++i) squash.append(context_squash()[i]), stretch.append(context_stretch()[i]);
+    return nb::make_tuple(squash, stretch);
+  });
+}

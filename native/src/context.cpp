@@ -1,0 +1,550 @@
+#include "tensorpress/context.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstring>
+
+namespace tensorpress {
+namespace {
+
+// --- the logistic function in integers ------------------------------------------------------------------------------
+
+// round(65536 / (1 + exp(-x))) for x = -8, -7.75 … 8; between them a straight line.
+constexpr std::uint16_t knots[65] = {
+    22,    28,    36,    47,    60,    77,    98,    126,   162,   208,   267,   342,   439,   562,   720,   922,   1179,
+    1506,  1921,  2446,  3108,  3938,  4971,  6249,  7812,  9702,  11955, 14595, 17625, 21025, 24743, 28693, 32768, 36843,
+    40793, 44511, 47911, 50941, 53581, 55834, 57724, 59287, 60565, 61598, 62428, 63090, 63615, 64030, 64357, 64614, 64816,
+    64974, 65097, 65194, 65269, 65328, 65374, 65410, 65438, 65459, 65476, 65489, 65500, 65508, 65514};
+
+struct Logistic {
+  std::array<std::uint16_t, 4096> squash;
+  std::array<std::int16_t, 4096> stretch;
+  Logistic() {
+    for (int i = 0; i < 4096; ++i) {
+      const int k = i >> 6, part = i & 63;
+      squash[i] = static_cast<std::uint16_t>((knots[k] * (64 - part) + knots[k + 1] * part + 32) >> 6);
+    }
+    // the smallest x whose probability reaches the middle of the bin
+    for (int bin = 0, i = 0; bin < 4096; ++bin) {
+      while (i < 4095 && squash[i] < bin * 16 + 8) ++i;
+      stretch[bin] = static_cast<std::int16_t>(i - 2048);
+    }
+  }
+};
+const Logistic logistic;
+
+// --- max: adaptive binary decisions, three predictions mixed --------------------------------------------------------
+
+constexpr int mixed = 3, first_weight = 26214;  // 0.4 of 2^16
+constexpr std::uint32_t count_limit = 255;
+
+struct Rates {
+  std::array<std::uint32_t, 1024> of;
+  Rates() {
+    for (std::uint32_t n = 0; n < 1024; ++n) of[n] = 131072 / (2 * n + 3);  // 2^16 / (n + 1.5)
+  }
+};
+const Rates rates;
+
+// A state is a probability of 22 bits over a count of 10.
+inline std::uint32_t moved(std::uint32_t state, int bit) {
+  const std::uint32_t n = state & 1023;
+  const std::int32_t p = static_cast<std::int32_t>(state >> 10), target = bit ? (1 << 22) - 1 : 0;
+  const std::int32_t to = p + static_cast<std::int32_t>((std::int64_t{target - p} * rates.of[n]) >> 16);
+  return static_cast<std::uint32_t>(to) << 10 | (n < count_limit ? n + 1 : n);
+}
+
+struct Mixer {
+  std::vector<std::uint32_t> states;   // [contexts][nodes]
+  std::vector<std::int32_t> weights;   // [classes][mixed], 16 fractional bits
+  std::uint32_t* at[mixed];
+  std::int32_t* w;
+  std::int32_t inputs[mixed];
+  int node;
+
+  explicit Mixer(const ContextModel& m) : states(m.start), weights(static_cast<std::size_t>(m.classes) * mixed, first_weight) {}
+
+  void enter(const ContextModel& m, int class_, int pair, int third) {
+    const std::size_t nodes = static_cast<std::size_t>(m.nodes), pairs = static_cast<std::size_t>(m.spatial_classes) * m.cross_classes;
+    at[0] = states.data() + static_cast<std::size_t>(class_) * nodes;
+    at[1] = states.data() + (m.classes + static_cast<std::size_t>(pair)) * nodes;
+    at[2] = states.data() + (m.classes + pairs + third) * nodes;
+    w = weights.data() + static_cast<std::size_t>(class_) * mixed;
+  }
+
+  // The probability of a 1, of 2^16.
+  std::uint32_t predict(int node_) {
+    node = node_;
+    std::int64_t sum = 0;
+    for (int i = 0; i < mixed; ++i) {
+      inputs[i] = logistic.stretch[at[i][node] >> 20];
+      sum += std::int64_t{w[i]} * inputs[i];
+    }
+    const std::int64_t x = std::clamp<std::int64_t>(sum >> 16, -2047, 2047);
+    return logistic.squash[static_cast<std::size_t>(x + 2048)];
+  }
+
+  void learn(std::uint32_t p, int bit) {
+    const std::int32_t error = (bit ? 65536 : 0) - static_cast<std::int32_t>(p);
+    for (int i = 0; i < mixed; ++i) {
+      const std::int64_t step = (std::int64_t{error} * inputs[i] + 8192) >> 14;
+      w[i] = static_cast<std::int32_t>(std::clamp<std::int64_t>(w[i] + step, -(1 << 20), 1 << 20));
+      at[i][node] = moved(at[i][node], bit);
+    }
+  }
+};
+
+class BinaryWriter {
+ public:
+  explicit BinaryWriter(std::vector<std::uint8_t>& out) : out_(out) {}
+  void put(int bit, std::uint32_t p) {
+    const std::uint32_t middle = low_ + static_cast<std::uint32_t>((std::uint64_t{high_ - low_} * p) >> 16);
+    if (bit) high_ = middle; else low_ = middle + 1;
+    while (((low_ ^ high_) >> 24) == 0) {
+      out_.push_back(static_cast<std::uint8_t>(high_ >> 24));
+      low_ <<= 8, high_ = high_ << 8 | 255;
+    }
+  }
+  // The shortest bytes, zeros following them, that lie in the interval.
+  void finish() {
+    for (int keep = 0; keep <= 4; ++keep) {
+      const std::uint32_t mask = keep == 0 ? 0 : ~std::uint32_t{0} << (32 - 8 * keep);
+      const std::uint32_t value = (low_ & mask) == low_ ? low_ : (low_ & mask) + (keep == 0 ? 0 : ~mask + 1);
+      if (value < low_ || value > high_ || (keep == 0 && low_ != 0)) continue;
+      for (int i = 0; i < keep; ++i) out_.push_back(static_cast<std::uint8_t>(value >> (24 - 8 * i)));
+      return;
+    }
+  }
+
+ private:
+  std::vector<std::uint8_t>& out_;
+  std::uint32_t low_ = 0, high_ = ~std::uint32_t{0};
+};
+
+class BinaryReader {
+ public:
+  BinaryReader(const std::uint8_t* data, std::size_t nbytes) : data_(data), nbytes_(nbytes) {
+    for (int i = 0; i < 4; ++i) value_ = value_ << 8 | next();
+  }
+  int take(std::uint32_t p) {
+    const std::uint32_t middle = low_ + static_cast<std::uint32_t>((std::uint64_t{high_ - low_} * p) >> 16);
+    const int bit = value_ <= middle;
+    if (bit) high_ = middle; else low_ = middle + 1;
+    while (((low_ ^ high_) >> 24) == 0) {
+      low_ <<= 8, high_ = high_ << 8 | 255;
+      value_ = value_ << 8 | next();
+    }
+    return bit;
+  }
+  bool done() const { return nbytes_ <= at_; }  // no byte was left over
+
+ private:
+  std::uint32_t next() { return at_++ < nbytes_ ? data_[at_ - 1] : 0; }  // beyond the end there are zeros
+  const std::uint8_t* data_;
+  std::size_t nbytes_, at_ = 0;
+  std::uint32_t low_ = 0, high_ = ~std::uint32_t{0}, value_ = 0;
+};
+
+struct Where {
+  int class_, pair, third;
+};
+
+struct MaxEncoder {
+  static constexpr bool encoding = true, tracing = false;
+  const ContextModel& m;
+  Mixer mixer;
+  BinaryWriter writer;
+  bool zeros = true;
+  MaxEncoder(const ContextModel& model, std::vector<std::uint8_t>& out) : m(model), mixer(model), writer(out) {}
+  void put(const Where& where, int value) {
+    zeros = zeros && value == m.low;
+    mixer.enter(m, where.class_, where.pair, where.third);
+    const int token = m.token[value];
+    for (const std::uint16_t* step = m.path.data() + static_cast<std::size_t>(token) * m.path_length; *step != 0xFFFF; ++step) {
+      const std::uint32_t p = mixer.predict(*step >> 1);
+      writer.put(*step & 1, p);
+      mixer.learn(p, *step & 1);
+    }
+    for (int i = m.extra_bits[value]; i-- > 0;) writer.put(m.extra[value] >> i & 1, 32768);
+  }
+};
+
+struct MaxDecoder {
+  static constexpr bool encoding = false;
+  const ContextModel& m;
+  Mixer mixer;
+  BinaryReader reader;
+  MaxDecoder(const ContextModel& model, const std::uint8_t* data, std::size_t nbytes) : m(model), mixer(model), reader(data, nbytes) {}
+  int take(const Where& where) {
+    mixer.enter(m, where.class_, where.pair, where.third);
+    int node = m.nodes ? 0 : ~0;
+    while (node >= 0) {
+      const std::uint32_t p = mixer.predict(node);
+      const int bit = reader.take(p);
+      mixer.learn(p, bit);
+      node = m.tree[2 * node + bit];
+    }
+    int extra = 0;
+    for (int i = m.token_bits[~node]; i-- > 0;) extra = extra << 1 | reader.take(32768);
+    return std::clamp(m.token_first[~node] + m.token_sign[~node] * extra, -m.low, m.high);
+  }
+};
+
+// --- fast: a cell alone, static rANS --------------------------------------------------------------------------------
+
+constexpr std::uint32_t rans_low = 1u << 16;
+constexpr int table_bits = 12;
+
+struct FastEncoder {
+  static constexpr bool encoding = true, tracing = false;
+  const ContextModel& m;
+  std::vector<std::uint16_t> classes, values;
+  explicit FastEncoder(const ContextModel& model) : m(model) {}
+  void put(const Where& where, int value) {
+    classes.push_back(static_cast<std::uint16_t>(where.class_)), values.push_back(static_cast<std::uint16_t>(value));
+  }
+  // Words grow down from the end of `words`; returns how many there are, the state in front.
+  std::size_t finish(std::vector<std::uint16_t>& words) const {
+    words.resize(2 * values.size() + 2);
+    std::size_t at = words.size();
+    std::uint32_t x = rans_low;
+    const std::size_t row = static_cast<std::size_t>(m.tokens) + 1;
+    for (std::size_t i = values.size(); i-- > 0;) {
+      const int k = m.extra_bits[values[i]];
+      if (k) {
+        if (x >> (32 - k)) words[--at] = static_cast<std::uint16_t>(x), x >>= 16;
+        x = x << k | m.extra[values[i]];
+      }
+      const std::uint32_t* const cdf = m.cdf.data() + classes[i] * row + m.token[values[i]];
+      const std::uint32_t frequency = cdf[1] - cdf[0];
+      if (x >= std::uint64_t{frequency} << (32 - table_bits)) words[--at] = static_cast<std::uint16_t>(x), x >>= 16;
+      x = (x / frequency << table_bits) + x % frequency + cdf[0];
+    }
+    words[--at] = static_cast<std::uint16_t>(x >> 16);
+    words[--at] = static_cast<std::uint16_t>(x);
+    words.erase(words.begin(), words.begin() + static_cast<std::ptrdiff_t>(at));
+    return words.size();
+  }
+};
+
+struct FastDecoder {
+  static constexpr bool encoding = false;
+  const ContextModel& m;
+  const std::uint8_t* p;
+  const std::uint8_t* end;
+  std::uint32_t x;
+  bool cut = false;
+  FastDecoder(const ContextModel& model, const std::uint8_t* data, std::size_t nbytes) : m(model), p(data), end(data + nbytes) {
+    x = word();
+    x |= word() << 16;
+    cut = cut || x < rans_low;
+  }
+  std::uint32_t word() {
+    if (end - p < 2) {
+      cut = true;
+      return 1;
+    }
+    const std::uint32_t w = p[0] | std::uint32_t{p[1]} << 8;
+    p += 2;
+    return w;
+  }
+  int take(const Where& where) {
+    const std::uint32_t slot = x & ((1u << table_bits) - 1);
+    const std::size_t row = static_cast<std::size_t>(where.class_);
+    const int token = m.slots[(row << table_bits) + slot];
+    const std::uint32_t* const cdf = m.cdf.data() + row * (static_cast<std::size_t>(m.tokens) + 1) + token;
+    x = (cdf[1] - cdf[0]) * (x >> table_bits) + slot - cdf[0];
+    if (x < rans_low) x = x << 16 | word();
+    int extra = 0;
+    if (const int k = m.token_bits[token]) {
+      extra = static_cast<int>(x & ((1u << k) - 1));
+      x >>= k;
+      if (x < rans_low) x = x << 16 | word();
+    }
+    return std::clamp(m.token_first[token] + m.token_sign[token] * extra, -m.low, m.high);
+  }
+  bool done() const { return !cut && p == end && x == rans_low; }
+};
+
+// --- the walk that both share ---------------------------------------------------------------------------------------
+
+inline int quantised(float x, float reciprocal, int low, int high) {
+  const float scaled = x * reciprocal;
+  return scaled >= high ? high : scaled > -low ? static_cast<int>(std::rintf(scaled)) : -low;
+}
+
+// Planes of roots with a border of zeros, so that no neighbour needs a question.
+struct Planes {
+  int stride = 0;
+  std::size_t plane = 0;
+  std::vector<std::int16_t> roots;
+  void shape(std::size_t channels, int rows, int columns) {
+    stride = columns + 4;
+    plane = static_cast<std::size_t>(stride) * (rows + 3);
+    roots.assign(channels * plane, 0);
+  }
+  std::int16_t* row(std::size_t channel, int y) { return roots.data() + channel * plane + static_cast<std::size_t>(y + 2) * stride + 2; }
+};
+
+struct Box {
+  std::size_t channel, channels;
+  int rows, column, columns;
+};
+
+struct Choice {
+  double lagrangian, rounding;
+};
+
+// The quantised value that the encoder takes: least (x - decoded)^2 + lagrangian * bits, or plain rounding.
+inline int chosen(const ContextModel& m, int class_, float x, std::size_t channel, const Choice& choice) {
+  const float scaled = x * m.reciprocal[channel];
+  int q = scaled >= m.high ? m.high : scaled > -m.low ? static_cast<int>(std::rintf(scaled)) : -m.low;
+  if (q == 0) return 0;
+  const int toward = q > 0 ? -1 : 1;
+  if (choice.lagrangian <= 0) {
+    if (choice.rounding != 0.5 && std::fabs(scaled) + choice.rounding < std::abs(q)) q += toward;
+    return q;
+  }
+  const std::int32_t* const price = m.price.data() + static_cast<std::size_t>(class_) * (m.low + m.high + 1) + m.low;
+  const std::int8_t* const centroid = m.centroid.data() + class_ * 4;
+  const auto cost = [&](int v) {
+    const int magnitude = std::abs(v), shift = centroid[std::min(magnitude, 3)];
+    const double error = double{scaled} - (v * 128 + (v < 0 ? -shift : shift)) / 128.0;
+    return error * error + choice.lagrangian * price[v] / 256.0;
+  };
+  int best = q;
+  double least = cost(q);
+  for (const int v : {q + toward, 0}) {
+    const double c = cost(v);
+    if (c < least) least = c, best = v;
+  }
+  return best;
+}
+
+template <class Coder>
+void walk(const ContextModel& m, Coder& coder, const Box& box, const float* x, const float* before, std::size_t plane, int columns,
+          const Choice& choice, float* out, Planes& now, Planes& then, std::vector<std::int32_t>& cross) {
+  const int low = m.low, features = m.features();
+  now.shape(box.channels, box.rows, box.columns);
+  if (m.reference) then.shape(1, box.rows, box.columns);
+  cross.resize(static_cast<std::size_t>(box.columns));
+  const int base = static_cast<int>(box.channel);
+  for (std::size_t c = 0; c < box.channels; ++c) {
+    const std::size_t channel = box.channel + c;
+    const std::int8_t* const weights = m.weights.data() + channel * features;
+    if (m.reference)
+      for (int y = 0; y < box.rows; ++y) {
+        const float* const from = before + channel * plane + static_cast<std::size_t>(y) * columns + box.column;
+        std::int16_t* const to = then.row(0, y);
+        for (int i = 0; i < box.columns; ++i) to[i] = m.root[quantised(from[i], m.reciprocal[channel], low, m.high) + low];
+      }
+    for (int y = 0; y < box.rows; ++y) {
+      std::fill(cross.begin(), cross.end(), m.bias[channel]);
+      const std::int8_t* w = weights + context_spatial;
+      const auto five = [&](Planes& planes, std::size_t of) {
+        const std::int16_t* const r = planes.row(of, y);
+        const std::int16_t *const below = r + planes.stride, *const above = r - planes.stride;
+        const int w0 = w[0], w1 = w[1], w2 = w[2], w3 = w[3], w4 = w[4];
+        for (int i = 0; i < box.columns; ++i)
+          cross[i] += w0 * r[i] + w1 * r[i + 1] + w2 * below[i] + w3 * r[i - 1] + w4 * above[i];
+      };
+      if (m.earlier) {
+        const std::int32_t* const list = m.channel.data() + channel * m.earlier;
+        if (list[0] >= 0) five(now, static_cast<std::size_t>(list[0] - base));
+        w += context_positions;
+        for (int k = 1; k < m.earlier; ++k, ++w)
+          if (list[k] >= 0) {
+            const std::int16_t* const r = now.row(static_cast<std::size_t>(list[k] - base), y);
+            const int weight = *w;
+            for (int i = 0; i < box.columns; ++i) cross[i] += weight * r[i];
+          }
+      }
+      if (m.reference) five(then, 0);
+      std::int16_t* const here = now.row(c, y);
+      const std::int16_t *const up = here - now.stride, *const up2 = up - now.stride;
+      const std::size_t offset = channel * plane + static_cast<std::size_t>(y) * columns + box.column;
+      const int w0 = weights[0], w1 = weights[1], w2 = weights[2], w3 = weights[3], w4 = weights[4], w5 = weights[5];
+      const int third_row = m.group.empty() ? 0 : m.group[channel];
+      for (int i = 0; i < box.columns; ++i) {
+        const std::int32_t spatial = w0 * here[i - 1] + w1 * up[i] + w2 * up[i - 1] + w3 * up[i + 1] + w4 * here[i - 2] + w5 * up2[i];
+        const std::int32_t p = spatial + cross[i];
+        Where where{m.bins(p), 0, 0};
+        if (!m.cells) {
+          where.pair = m.spatial_bins(spatial) * m.cross_classes + m.cross_bins(cross[i]);
+          const int left = std::abs(here[i - 1]), near = (left >= 16) + (left >= 22) + (left >= 32) + (left >= 45) + (left >= 72);
+          where.third = (m.coarse_bins(p) * m.groups + third_row) * context_near + near;
+        }
+        int q;
+        if constexpr (Coder::encoding) {
+          q = chosen(m, where.class_, x[offset + i], channel, choice);
+          coder.put(where, q + low);
+          if constexpr (Coder::tracing) coder.note(offset + i, q, spatial, cross[i]);
+        } else {
+          q = coder.take(where);
+          const int shift = m.centroid[where.class_ * 4 + std::min(std::abs(q), 3)];
+          out[offset + i] = static_cast<float>(q * 128 + (q < 0 ? -shift : shift)) * m.step128[channel];
+        }
+        here[i] = m.root[q + low];
+      }
+    }
+  }
+}
+
+template <class Visit>
+void each_cell(const ContextModel& m, int rows, int columns, int map_rows, Visit visit) {
+  const int height = std::min(map_rows, 8), width = std::min(columns, 8);
+  const std::size_t depth = 32 * static_cast<std::size_t>(64 / (height * width));
+  for (std::size_t c = 0; c < m.channels; c += depth)
+    for (int x = 0; x < columns; x += 8)
+      visit(Box{c, std::min(depth, m.channels - c), rows, x, std::min(8, columns - x)});
+}
+
+}  // namespace
+
+void ContextModel::prepare() {
+  slots.clear();
+  for (int row = 0; cells && row < classes; ++row) {
+    const std::uint32_t* const c = cdf.data() + static_cast<std::size_t>(row) * (tokens + 1);
+    for (int t = 0; t < tokens; ++t) slots.insert(slots.end(), c[t + 1] - c[t], static_cast<std::uint16_t>(t));
+  }
+}
+
+void context_encode(const ContextModel& m, const float* x, const float* before, std::size_t plane, int rows, int columns, int map_rows,
+                    double lagrangian, double rounding, std::vector<std::uint8_t>& out) {
+  Planes now, then;
+  std::vector<std::int32_t> cross;
+  const Choice choice{lagrangian, rounding};
+  if (!m.cells) {
+    MaxEncoder coder(m, out);
+    walk(m, coder, Box{0, m.channels, rows, 0, columns}, x, before, plane, columns, choice, nullptr, now, then, cross);
+    if (coder.zeros) out.clear(); else coder.writer.finish();  // no bytes: nothing but zeros
+    return;
+  }
+  std::vector<std::uint16_t> sizes, words;
+  std::vector<std::uint8_t> bodies;
+  FastEncoder coder(m);
+  each_cell(m, rows, columns, map_rows, [&](const Box& box) {
+    coder.classes.clear(), coder.values.clear();
+    walk(m, coder, box, x, before, plane, columns, choice, nullptr, now, then, cross);
+    const std::size_t n = coder.values.size();
+    if (std::all_of(coder.values.begin(), coder.values.end(), [&](std::uint16_t v) { return v == m.low; })) {
+      sizes.push_back(0);
+      return;
+    }
+    coder.finish(words);
+    if (2 * words.size() >= n) {  // the bound of every cell: one byte a value
+      sizes.push_back(static_cast<std::uint16_t>(0x8000 | n));
+      for (const std::uint16_t v : coder.values) bodies.push_back(static_cast<std::uint8_t>(v));
+      return;
+    }
+    sizes.push_back(static_cast<std::uint16_t>(words.size()));
+    for (const std::uint16_t w : words) bodies.push_back(static_cast<std::uint8_t>(w)), bodies.push_back(static_cast<std::uint8_t>(w >> 8));
+  });
+  for (const std::uint16_t s : sizes) out.push_back(static_cast<std::uint8_t>(s)), out.push_back(static_cast<std::uint8_t>(s >> 8));
+  out.insert(out.end(), bodies.begin(), bodies.end());
+}
+
+namespace {
+
+struct RawCell {
+  static constexpr bool encoding = false;
+  const ContextModel& m;
+  const std::uint8_t* p;
+  bool wrong = false;
+  int take(const Where&) {
+    const int value = *p++;
+    wrong = wrong || value > m.low + m.high;
+    return wrong ? 0 : value - m.low;
+  }
+};
+
+struct ZeroCell {
+  static constexpr bool encoding = false;
+  int take(const Where&) { return 0; }
+};
+
+}  // namespace
+
+bool context_decode(const ContextModel& m, const std::uint8_t* data, std::size_t nbytes, const float* before, std::size_t plane, int rows,
+                    int columns, int map_rows, float* out) {
+  Planes now, then;
+  std::vector<std::int32_t> cross;
+  const Choice none{0, 0.5};
+  if (!m.cells && nbytes == 0) {
+    ZeroCell coder;
+    walk(m, coder, Box{0, m.channels, rows, 0, columns}, nullptr, before, plane, columns, none, out, now, then, cross);
+    return true;
+  }
+  if (!m.cells) {
+    MaxDecoder coder(m, data, nbytes);
+    walk(m, coder, Box{0, m.channels, rows, 0, columns}, nullptr, before, plane, columns, none, out, now, then, cross);
+    return coder.reader.done();
+  }
+  std::size_t cells = 0;
+  each_cell(m, rows, columns, map_rows, [&](const Box&) { ++cells; });
+  if (nbytes == 0) {  // no bytes: nothing but zeros
+    ZeroCell coder;
+    each_cell(m, rows, columns, map_rows, [&](const Box& box) { walk(m, coder, box, nullptr, before, plane, columns, none, out, now, then, cross); });
+    return true;
+  }
+  if (nbytes < 2 * cells) return false;
+  std::size_t at = 2 * cells, number = 0;
+  bool good = true;
+  each_cell(m, rows, columns, map_rows, [&](const Box& box) {
+    const std::size_t size = data[2 * number] | std::size_t{data[2 * number + 1]} << 8, n = box.channels * box.rows * box.columns;
+    ++number;
+    if (!good) return;
+    const std::size_t length = size & 0x8000 ? size & 0x7FFF : 2 * size;
+    if (length > nbytes - at || ((size & 0x8000) && length != n)) {
+      good = false;
+      return;
+    }
+    if (size == 0) {
+      ZeroCell coder;
+      walk(m, coder, box, nullptr, before, plane, columns, none, out, now, then, cross);
+    } else if (size & 0x8000) {
+      RawCell coder{m, data + at};
+      walk(m, coder, box, nullptr, before, plane, columns, none, out, now, then, cross);
+      good = !coder.wrong;
+    } else {
+      FastDecoder coder(m, data + at, length);
+      walk(m, coder, box, nullptr, before, plane, columns, none, out, now, then, cross);
+      good = coder.done();
+    }
+    at += length;
+  });
+  return good && at == nbytes;
+}
+
+namespace {
+
+struct Tracer {
+  static constexpr bool encoding = true, tracing = true;
+  std::int16_t* q;
+  std::int32_t *spatial, *cross;
+  void put(const Where&, int) {}
+  void note(std::size_t at, int value, std::int32_t s, std::int32_t c) {
+    q[at] = static_cast<std::int16_t>(value), spatial[at] = s, cross[at] = c;
+  }
+};
+
+}  // namespace
+
+void context_trace(const ContextModel& m, const float* x, const float* before, std::size_t plane, int rows, int columns, int map_rows,
+                   double lagrangian, double rounding, std::int16_t* q, std::int32_t* spatial, std::int32_t* cross_out) {
+  Planes now, then;
+  std::vector<std::int32_t> cross;
+  const Choice choice{lagrangian, rounding};
+  Tracer tracer{q, spatial, cross_out};
+  if (!m.cells)
+    walk(m, tracer, Box{0, m.channels, rows, 0, columns}, x, before, plane, columns, choice, nullptr, now, then, cross);
+  else
+    each_cell(m, rows, columns, map_rows,
+              [&](const Box& box) { walk(m, tracer, box, x, before, plane, columns, choice, nullptr, now, then, cross); });
+}
+
+const std::uint16_t* context_squash() { return logistic.squash.data(); }
+const std::int16_t* context_stretch() { return logistic.stretch.data(); }
+
+}  // namespace tensorpress

@@ -1,0 +1,79 @@
+"""Arrays to context-coded stripes: the last and only stage of the codec `context`, around the native kernel."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tensorpress.blocks.context_model import ContextModel
+from tensorpress.blocks.uniform import as_float32, check_decodable, restore
+from tensorpress.core.errors import StreamError
+from tensorpress.core.payload import STRIPE_ROWS, Reader, Writer, chw, stripe_count
+from tensorpress.core.stage import Stage
+
+Array = NDArray[Any]
+CAP_ROUNDS = 12  # doublings of the price of a bit before a stripe is written as zeros
+
+
+def threads() -> int:
+    """How many stripes are coded side by side: TENSORPRESS_THREADS, or every core. Bytes do not depend on it."""
+    return int(os.environ.get("TENSORPRESS_THREADS") or os.cpu_count() or 1)
+
+
+def plane(x: Array | None, codec: str) -> NDArray[np.float32] | None:
+    """(C, H, W) contiguous float32."""
+    return None if x is None else as_float32(x, codec).reshape(chw(x.shape))
+
+
+class ContextStage(Stage[Array, None]):
+    """`lagrangian`: squared error, in steps, that the encoder takes for a bit; `cap`: every stripe's least ratio, 0 for none."""
+
+    def __init__(self, codec: str, model: ContextModel, lagrangian: float, rounding: float, cap: float) -> None:
+        self.codec, self.model, self.lagrangian, self.rounding, self.cap = codec, model, lagrangian, rounding, cap
+
+    def encode(self, x: Array, out: Writer) -> None:
+        values, before = plane(x, self.codec), plane(out.reference, self.codec)
+        assert values is not None
+        self._check_channels(values.shape[0], x.size)
+        prices = [self.lagrangian] * stripe_count(x.shape)
+        stripes = self.model.native.encode(values, before, prices, self.rounding, threads()) if prices else []
+        if self.cap:
+            stripes = self._capped(values, before, stripes, out)
+        for data in stripes:
+            out.stripe(data)
+
+    def _capped(self, values: Array, before: Array | None, stripes: list[bytes], out: Writer) -> list[bytes]:
+        """Stripes over their budget again, at twice the price of a bit each round; zeros where even that does not do."""
+        for number, data in enumerate(stripes):
+            rows = slice(number * STRIPE_ROWS, (number + 1) * STRIPE_ROWS)
+            part, beside = np.ascontiguousarray(values[:, rows]), None if before is None else np.ascontiguousarray(before[:, rows])
+            budget = part.size / self.cap - 8 - (out.head_nbytes + 12 if number == 0 else 0)
+            price = max(self.lagrangian, 0.05)
+            for _ in range(CAP_ROUNDS):
+                if len(data) <= budget:
+                    break
+                price *= 2
+                (data,) = self.model.native.encode(part, beside, [price], self.rounding, 1, values.shape[1])
+            stripes[number] = data if len(data) <= budget else b""
+        return stripes
+
+    def decode(self, y: None, src: Reader) -> Array:
+        check_decodable(src.dtype)
+        shape = chw(src.shape)
+        self._check_channels(shape[0], int(np.prod(shape)), StreamError)
+        out = np.zeros(shape, np.float32)
+        stripes = [np.frombuffer(src.stripe(), np.uint8) for _ in range(stripe_count(src.shape))]
+        if stripes:
+            bad = self.model.native.decode(stripes, plane(src.reference, self.codec), out, threads())
+            if bad >= 0:
+                raise StreamError(f"stripe {bad} is damaged: its {len(stripes[bad])} bytes are not {self.codec} data of this shape")
+        return restore(out, src.dtype).reshape(src.shape)
+
+    def _check_channels(self, channels: int, size: int, error: type[Exception] | None = None) -> None:
+        if size and channels != self.model.channels:
+            from tensorpress.core.errors import InputError
+
+            raise (error or InputError)(f"the tensor has {channels} channels, codec {self.codec!r} was fitted to {self.model.channels}")
