@@ -200,7 +200,7 @@ def odds(p: NDArray[np.float64], lengths: NDArray[np.uint8]) -> NDArray[np.int8]
 def fit_model(samples: Sequence[Floats], before: Sequence[Floats] | None, wanted: Wanted) -> ContextModel:
     """The model of a layer from sample maps (C, H, W) float32, and references of the same shapes."""
     alphabet = Alphabet(wanted.low, wanted.high)
-    step, reciprocal = steps_of(wanted.base, wanted.exponents)
+    _step, reciprocal = steps_of(wanted.base, wanted.exponents)
     linear = wanted.low > 0
     root = alphabet.roots(linear)
 

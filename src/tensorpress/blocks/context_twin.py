@@ -261,7 +261,7 @@ def decode_fast(model: ContextModel, data: bytes, before: Array | None, out: Arr
         size = int.from_bytes(data[2 * number : 2 * number + 2], "little")
         values = box[1] * out.shape[1] * box[3]
         length = size & 0x7FFF if size & 0x8000 else 2 * size
-        if length > len(data) - at and data or (size & 0x8000 and length != values):
+        if (length > len(data) - at and data) or (size & 0x8000 and length != values):
             raise StreamError(f"cell {number} has a wrong size")
         body = data[at : at + length]
         at += length
@@ -285,12 +285,12 @@ def decode_fast(model: ContextModel, data: bytes, before: Array | None, out: Arr
             token = int(np.searchsorted(model.cdf[where[0]], slot, side="right")) - 1
             start, stop = (int(v) for v in model.cdf[where[0], token : token + 2])
             state = (stop - start) * (state >> TABLE_BITS) + slot - start
-            refilled()  # noqa: B023
+            refilled()
             bits = int(a["token_bits"][token])
             extra = state & (1 << bits) - 1
             if bits:
                 state >>= bits
-                refilled()  # noqa: B023
+                refilled()
             return min(max(int(a["token_first"][token]) + int(a["token_sign"][token]) * extra, -model.low), model.high)
 
         walk(model, box, out, before, code, out)
