@@ -167,7 +167,8 @@ Ratio = Annotated[float | None, typer.Option(help="Target: total ratio against 8
 Bits = Annotated[float | None, typer.Option(help="Target: bits a value.")]
 Quality = Annotated[float | None, typer.Option(help="No target: the codec's own quality parameter (step, levels or bits).")]
 Scale = Annotated[str, typer.Option(help="Range of the 8-bit levels: p99.99 or max.")]
-Steps = Annotated[str, typer.Option(help="Quantiser steps by site: fisher (by sensitivity) or equal (in levels).")]
+Steps = Annotated[str, typer.Option(help="Quantiser steps: fisher (by site, by sensitivity), channel (by channel as well; context) or equal (in levels).")]
+References = Annotated[bool, typer.Option(help="Whether context may predict a map from an earlier one, such as a block's output from the one before.")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="Codec option key=value; repeatable. See `tensorpress show ID`.")]
 Mean = Annotated[str | None, typer.Option(help="Input mean, three numbers.")]
 Std = Annotated[str | None, typer.Option(help="Input deviation, three numbers.")]
@@ -192,6 +193,7 @@ def calibrate(
     quality: Quality = None,
     scale: Scale = "p99.99",
     steps: Steps = "fisher",
+    references: References = True,
     set_: Set = None,
     mean: Mean = None,
     std: Std = None,
@@ -209,7 +211,7 @@ def calibrate(
     with Bar() as bar:
         plan = features.calibrate(
             network, Prepared(chosen, wanted), codec, max_drop=max_drop, max_kl=max_kl, ratio=ratio, bits=bits, quality=quality,
-            options=parse_options(set_ or []), scale=scale, steps=steps, progress=bar,
+            options=parse_options(set_ or []), scale=scale, steps=steps, references=references, progress=bar,
         )  # fmt: skip
     plan = dataclasses.replace(plan, meta={**plan.meta, "calib_pictures": list(chosen.ids)})
     plan.save(output)
@@ -236,6 +238,7 @@ def evaluate(
     plan_path: Annotated[Path | None, typer.Option("--plan", help="Use this plan instead of calibrating.")] = None,
     scale: Scale = "p99.99",
     steps: Steps = "fisher",
+    references: References = True,
     set_: Set = None,
     mean: Mean = None,
     std: Std = None,
@@ -269,7 +272,7 @@ def evaluate(
             from tensorpress.pytorch.calibration import Calibration
 
             pictures = Prepared(calibration_pictures, wanted)
-            calibration = Calibration.measure(network, pictures, codec, options=parse_options(set_ or []), scale=scale, steps=steps, progress=bar)
+            calibration = Calibration.measure(network, pictures, codec, options=parse_options(set_ or []), scale=scale, steps=steps, references=references, progress=bar)
             plan = features.settle(network, pictures, calibration, max_drop=max_drop, max_kl=max_kl, ratio=ratio, bits=bits, quality=quality, progress=bar)
         context = {"arch": name, "command": command_line()}
         inputs = Prepared(test, wanted)
