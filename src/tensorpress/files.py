@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ast
+import dataclasses
+import inspect
 import io
-import tokenize
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -125,18 +128,13 @@ def describe(path: Path, data: Buffer) -> dict[str, Any]:
 
 
 def option_rows(codec: str) -> list[dict[str, Any]]:
-    """name, default and help (the comment beside it) of each option, from the system's own Config."""
-    import dataclasses
-    import inspect
-
+    """name, default and help (the comment beside it) of each option, from the system's own Config and what it inherits."""
     config = registry.system(codec).Config
-    comments: dict[int, str] = {}
-    source, _ = inspect.getsourcelines(config)
-    for token in tokenize.generate_tokens(iter(source).__next__):
-        if token.type == tokenize.COMMENT:
-            comments[token.start[0]] = token.string.lstrip("# ")
-    rows = []
-    for field in dataclasses.fields(config):
-        line = next((n for n, text in enumerate(source, 1) if text.strip().startswith(f"{field.name}:")), 0)
-        rows.append({"name": field.name, "default": field.default, "help": comments.get(line, "")})
-    return rows
+    comments: dict[str, str] = {}
+    for owner in reversed([c for c in config.__mro__ if dataclasses.is_dataclass(c)]):
+        source = textwrap.dedent(inspect.getsource(owner))
+        lines = source.splitlines()
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+                comments[node.target.id] = lines[(node.end_lineno or 1) - 1].partition("#")[2].strip()
+    return [{"name": field.name, "default": field.default, "help": comments.get(field.name, "")} for field in dataclasses.fields(config)]
