@@ -175,7 +175,7 @@ void bind_context(nb::module_& m) {
            },
            nb::arg("x"), nb::arg("before").none(), nb::arg("lagrangian"), nb::arg("rounding"), nb::arg("q"), nb::arg("spatial"),
            nb::arg("cross"), nb::arg("threads"))
-      .def("decode", [](const ContextModel& self, std::vector<Bytes> stripes, nb::object before, MapOut out, int threads) {
+      .def("decode", [](const ContextModel& self, std::vector<Bytes> stripes, nb::object before, MapOut out, int threads, std::ptrdiff_t only, std::size_t map_rows) {
         const std::size_t rows = out.shape(1), columns = out.shape(2), plane = rows * columns;
         Map reference;
         check(self, out.shape(0), before, rows, columns, reference);
@@ -187,13 +187,14 @@ void bind_context(nb::module_& m) {
           const std::size_t offset = static_cast<std::size_t>(s) * stripe_rows * columns;
           const int here = static_cast<int>(std::min<std::size_t>(stripe_rows, rows - static_cast<std::size_t>(s) * stripe_rows));
           good[s] = context_decode(self, stripes[s].data(), stripes[s].shape(0), self.reference ? reference.data() + offset : nullptr, plane,
-                                   here, static_cast<int>(columns), static_cast<int>(rows), out.data() + offset);
+                                   here, static_cast<int>(columns), static_cast<int>(map_rows ? map_rows : rows), out.data() + offset, only);
         });
         for (int s = 0; s < count; ++s)
           if (!good[s]) return s;
         return -1;  // the first damaged stripe, if any
       },
-      nb::arg("stripes"), nb::arg("before").none(), nb::arg("out"), nb::arg("threads"));
+      nb::arg("stripes"), nb::arg("before").none(), nb::arg("out"), nb::arg("threads"), nb::arg("only") = -1,
+      nb::arg("map_rows") = 0);
   m.def("context_tables", [] {
     nb::list squash, stretch;
     for (int i = 0; i < 4096; ++i) squash.append(context_squash()[i]), stretch.append(context_stretch()[i]);

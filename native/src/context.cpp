@@ -467,7 +467,7 @@ struct ZeroCell {
 }  // namespace
 
 bool context_decode(const ContextModel& m, const std::uint8_t* data, std::size_t nbytes, const float* before, std::size_t plane, int rows,
-                    int columns, int map_rows, float* out) {
+                    int columns, int map_rows, float* out, std::ptrdiff_t only) {
   Planes now, then;
   std::vector<std::int32_t> cross;
   const Choice none{0, 0.5};
@@ -485,7 +485,10 @@ bool context_decode(const ContextModel& m, const std::uint8_t* data, std::size_t
   each_cell(m, rows, columns, map_rows, [&](const Box&) { ++cells; });
   if (nbytes == 0) {  // no bytes: nothing but zeros
     ZeroCell coder;
-    each_cell(m, rows, columns, map_rows, [&](const Box& box) { walk(m, coder, box, nullptr, before, plane, columns, none, out, now, then, cross); });
+    std::ptrdiff_t cell = 0;
+    each_cell(m, rows, columns, map_rows, [&](const Box& box) {
+      if (only < 0 || cell++ == only) walk(m, coder, box, nullptr, before, plane, columns, none, out, now, then, cross);
+    });
     return true;
   }
   if (nbytes < 2 * cells) return false;
@@ -500,7 +503,9 @@ bool context_decode(const ContextModel& m, const std::uint8_t* data, std::size_t
       good = false;
       return;
     }
-    if (size == 0) {
+    if (only >= 0 && number != static_cast<std::size_t>(only) + 1) {
+      // not asked for: its size is enough
+    } else if (size == 0) {
       ZeroCell coder;
       walk(m, coder, box, nullptr, before, plane, columns, none, out, now, then, cross);
     } else if (size & 0x8000) {

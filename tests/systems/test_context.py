@@ -102,6 +102,32 @@ def test_cells_never_exceed_a_byte_a_value_and_two():
         assert len(data) <= 64 * 8 * 16 + 2 * 4
 
 
+@pytest.mark.parametrize("shape", [(70, 20, 19), (40, 3, 3), (2100, 1, 1)])
+def test_every_cell_decodes_alone(shape):
+    x, before = feature_map(shape), feature_map(shape, seed=2)
+    for reference in (None, before):
+        codec = fitted(x, {"backend": "fast", "step": 3.0}, reference)
+        payload = codec.encode_payload(x, reference=reference)
+        whole, seen = codec.decode_payload(payload, reference=reference), np.zeros(shape, bool)
+        cell = 0
+        while not seen.all():
+            box, values = codec.stage.decode_cell(payload, cell, reference)
+            assert np.array_equal(values, whole[box]) and not seen[box].any()
+            seen[box] = True
+            cell += 1
+        for bad in (cell, -1):
+            with pytest.raises(InputError, match="does not exist"):
+                codec.stage.decode_cell(payload, bad, reference)
+    damaged = bytearray(codec.encode_payload(x, reference=before))
+    damaged[-1] ^= 1
+    if shape[1] > 8:
+        assert codec.stage.decode_cell(damaged, 0, before)[1].size  # another stripe's damage does not matter
+    with pytest.raises(StreamError, match="damaged"):
+        codec.stage.decode_cell(damaged, cell - 1, before)
+    with pytest.raises(InputError, match="whole stripes"):
+        fitted(x, {}).stage.decode_cell(payload, 0)
+
+
 def test_another_size_than_the_fitted_one():
     codec = fitted(feature_map((32, 14, 14)), {"step": 4.0})
     for shape in ((32, 7, 7), (32, 30, 3), (32, 1, 1)):

@@ -65,9 +65,10 @@ struct ContextModel {
 void context_encode(const ContextModel& model, const float* x, const float* before, std::size_t plane, int rows, int columns,
                     int map_rows, double lagrangian, double rounding, std::vector<std::uint8_t>& out);
 
-// The inverse; writes decoded values. False where the bytes are no stripe of this shape.
+// The inverse; writes decoded values, for `fast` of the cell `only` alone where it is not negative. False where the bytes are no stripe of
+// this shape.
 bool context_decode(const ContextModel& model, const std::uint8_t* data, std::size_t nbytes, const float* before, std::size_t plane,
-                    int rows, int columns, int map_rows, float* out);
+                    int rows, int columns, int map_rows, float* out, std::ptrdiff_t only = -1);
 
 // What a fit needs: the value that the encoder takes, and its prediction in two parts (neighbours; the rest with the bias).
 void context_trace(const ContextModel& model, const float* x, const float* before, std::size_t plane, int rows, int columns,

@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tensorpress.blocks.cells import Box, boxes
 from tensorpress.blocks.context_model import ContextModel
 from tensorpress.blocks.uniform import as_float32, check_decodable, restore
-from tensorpress.core.errors import StreamError
+from tensorpress.core.binary import Buffer
+from tensorpress.core.errors import InputError, StreamError
 from tensorpress.core.payload import STRIPE_ROWS, Reader, Writer, chw, stripe_count
 from tensorpress.core.stage import Stage
 
@@ -72,8 +74,32 @@ class ContextStage(Stage[Array, None]):
                 raise StreamError(f"stripe {bad} is damaged: its {len(stripes[bad])} bytes are not {self.codec} data of this shape")
         return restore(out, src.dtype).reshape(src.shape)
 
+    def decode_cell(self, payload: Buffer, cell: int, reference: Array | None = None) -> tuple[Box, Array]:
+        """(where it lies in the (C, H, W) view, values) of one cell of the fast back-end; only its stripe is read.
+
+        Cells are numbered by stripe, in it by channel block, in it by column block. InputError for one that does not exist.
+        """
+        if not self.model.cells:
+            raise InputError("back-end 'max' codes whole stripes: cells are decoded alone from back-end 'fast'")
+        src = Reader(payload, max_nbytes=1 << 62)
+        check_decodable(src.dtype)
+        shape = chw(src.shape)
+        self._check_channels(shape[0], int(np.prod(shape)), StreamError)
+        places = [box for stripe in range(stripe_count(src.shape)) for box in boxes(shape, stripe)]
+        if not 0 <= cell < len(places):
+            raise InputError(f"cell {cell} does not exist: the payload has {len(places)}, numbered from 0")
+        box = places[cell]
+        stripe = box.rows.start // STRIPE_ROWS
+        src.skip(stripe)
+        data = np.frombuffer(src.stripe(), np.uint8)
+        out = np.zeros((shape[0], box.rows.stop - box.rows.start, shape[2]), np.float32)
+        before = plane(reference, self.codec)
+        beside = None if before is None else np.ascontiguousarray(before[:, box.rows])
+        first = next(i for i, b in enumerate(places) if b.rows == box.rows)
+        if self.model.native.decode([data], beside, out, 1, cell - first, shape[1]) >= 0:
+            raise StreamError(f"stripe {stripe} is damaged: its {len(data)} bytes are not {self.codec} data of this shape")
+        return box, restore(out[box.channels, :, box.columns], src.dtype)
+
     def _check_channels(self, channels: int, size: int, error: type[Exception] | None = None) -> None:
         if size and channels != self.model.channels:
-            from tensorpress.core.errors import InputError
-
             raise (error or InputError)(f"the tensor has {channels} channels, codec {self.codec!r} was fitted to {self.model.channels}")

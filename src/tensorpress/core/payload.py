@@ -107,6 +107,11 @@ class Reader:
             raise StreamError(f"stripes end at {self.index_nbytes + int(self._lengths.sum())}, the payload at {len(payload)}")
         self._payload, self._at, self._number = payload, self.index_nbytes, 0
 
+    def skip(self, stripes: int) -> None:
+        """Pass over the next stripes without looking at them."""
+        self._at += int(self._lengths[self._number : self._number + stripes].sum())
+        self._number += stripes
+
     def stripe(self) -> memoryview:
         """The next stripe's bytes, verified."""
         number, nbytes = self._number, int(self._lengths[self._number])
