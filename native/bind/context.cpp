@@ -133,10 +133,16 @@ void bind_context(nb::module_& m) {
       .def("__init__", [](ContextModel* self, const nb::dict& d) { new (self) ContextModel(model_of(d)); })
       .def("encode",
            [](const ContextModel& self, Map x, nb::object before, std::vector<double> lagrangian, double rounding, int threads,
-              std::size_t map_rows) {
+              std::size_t map_rows, nb::object decoded) {
              const std::size_t rows = x.shape(1), columns = x.shape(2), plane = rows * columns;
              Map reference;
              check(self, x.shape(0), before, rows, columns, reference);
+             MapOut values;
+             if (!decoded.is_none()) {
+               if (!nb::try_cast(decoded, values, false)) throw nb::type_error("decoded must be contiguous float32 (C, H, W)");
+               need(values.size() == x.size(), "decoded has another shape");
+             }
+             float* const to = decoded.is_none() ? nullptr : values.data();
              const int stripes = columns && self.channels ? static_cast<int>((rows + stripe_rows - 1) / stripe_rows) : 0;
              need(lagrangian.size() == static_cast<std::size_t>(stripes), "one lagrangian a stripe");
              std::vector<std::vector<std::uint8_t>> found(static_cast<std::size_t>(stripes));
@@ -146,14 +152,16 @@ void bind_context(nb::module_& m) {
                  const std::size_t offset = static_cast<std::size_t>(s) * stripe_rows * columns;
                  const int here = static_cast<int>(std::min<std::size_t>(stripe_rows, rows - static_cast<std::size_t>(s) * stripe_rows));
                  context_encode(self, x.data() + offset, self.reference ? reference.data() + offset : nullptr, plane, here,
-                                static_cast<int>(columns), static_cast<int>(map_rows ? map_rows : rows), lagrangian[s], rounding, found[s]);
+                                static_cast<int>(columns), static_cast<int>(map_rows ? map_rows : rows), lagrangian[s], rounding, found[s],
+                                to ? to + offset : nullptr);
                });
              }
              nb::list out;
              for (const auto& stripe : found) out.append(nb::bytes(stripe.data(), stripe.size()));
              return out;
            },
-           nb::arg("x"), nb::arg("before").none(), nb::arg("lagrangian"), nb::arg("rounding"), nb::arg("threads"), nb::arg("map_rows") = 0)
+           nb::arg("x"), nb::arg("before").none(), nb::arg("lagrangian"), nb::arg("rounding"), nb::arg("threads"), nb::arg("map_rows") = 0,
+           nb::arg("decoded").none() = nb::none())
       .def("trace",
            [](const ContextModel& self, Map x, nb::object before, double lagrangian, double rounding,
               nb::ndarray<std::int16_t, nb::ndim<3>, nb::c_contig, nb::device::cpu> q,

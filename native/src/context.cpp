@@ -382,6 +382,8 @@ void walk(const ContextModel& m, Coder& coder, const Box& box, const float* x, c
           if constexpr (Coder::tracing) coder.note(offset + i, q, spatial, cross[i]);
         } else {
           q = coder.take(where);
+        }
+        if (out) {
           const int shift = m.centroid[where.class_ * 4 + std::min(std::abs(q), 3)];
           out[offset + i] = static_cast<float>(q * 128 + (q < 0 ? -shift : shift)) * m.step128[channel];
         }
@@ -411,13 +413,13 @@ void ContextModel::prepare() {
 }
 
 void context_encode(const ContextModel& m, const float* x, const float* before, std::size_t plane, int rows, int columns, int map_rows,
-                    double lagrangian, double rounding, std::vector<std::uint8_t>& out) {
+                    double lagrangian, double rounding, std::vector<std::uint8_t>& out, float* decoded) {
   Planes now, then;
   std::vector<std::int32_t> cross;
   const Choice choice{lagrangian, rounding};
   if (!m.cells) {
     MaxEncoder coder(m, out);
-    walk(m, coder, Box{0, m.channels, rows, 0, columns}, x, before, plane, columns, choice, nullptr, now, then, cross);
+    walk(m, coder, Box{0, m.channels, rows, 0, columns}, x, before, plane, columns, choice, decoded, now, then, cross);
     if (coder.zeros) out.clear(); else coder.writer.finish();  // no bytes: nothing but zeros
     return;
   }
@@ -426,7 +428,7 @@ void context_encode(const ContextModel& m, const float* x, const float* before, 
   FastEncoder coder(m);
   each_cell(m, rows, columns, map_rows, [&](const Box& box) {
     coder.classes.clear(), coder.values.clear();
-    walk(m, coder, box, x, before, plane, columns, choice, nullptr, now, then, cross);
+    walk(m, coder, box, x, before, plane, columns, choice, decoded, now, then, cross);
     const std::size_t n = coder.values.size();
     if (std::all_of(coder.values.begin(), coder.values.end(), [&](std::uint16_t v) { return v == m.low; })) {
       sizes.push_back(0);

@@ -37,17 +37,26 @@ class ContextStage(Stage[Array, None]):
         self.codec, self.model, self.lagrangian, self.rounding, self.cap = codec, model, lagrangian, rounding, cap
 
     def encode(self, x: Array, out: Writer) -> None:
+        self._encoded(x, out, None)
+
+    def simulate(self, x: Array, out: Writer) -> Array:
+        """Encodes, and gives what the decoder would: the encoder knows it."""
+        decoded = np.zeros(chw(x.shape), np.float32)
+        self._encoded(x, out, decoded)
+        return restore(decoded, x.dtype).reshape(x.shape)
+
+    def _encoded(self, x: Array, out: Writer, decoded: Array | None) -> None:
         values, before = plane(x, self.codec), plane(out.reference, self.codec)
         assert values is not None
         self._check_channels(values.shape[0], x.size)
         prices = [self.lagrangian] * stripe_count(x.shape)
-        stripes = self.model.native.encode(values, before, prices, self.rounding, threads()) if prices else []
+        stripes = self.model.native.encode(values, before, prices, self.rounding, threads(), decoded=decoded) if prices else []
         if self.cap:
-            stripes = self._capped(values, before, stripes, out)
+            stripes = self._capped(values, before, stripes, out, decoded)
         for data in stripes:
             out.stripe(data)
 
-    def _capped(self, values: Array, before: Array | None, stripes: list[bytes], out: Writer) -> list[bytes]:
+    def _capped(self, values: Array, before: Array | None, stripes: list[bytes], out: Writer, decoded: Array | None) -> list[bytes]:
         """Stripes over their budget again, at twice the price of a bit each round; zeros where even that does not do."""
         for number, data in enumerate(stripes):
             rows = slice(number * STRIPE_ROWS, (number + 1) * STRIPE_ROWS)
@@ -60,6 +69,10 @@ class ContextStage(Stage[Array, None]):
                 price *= 2
                 (data,) = self.model.native.encode(part, beside, [price], self.rounding, 1, values.shape[1])
             stripes[number] = data if len(data) <= budget else b""
+            if decoded is not None:
+                again = np.zeros(part.shape, np.float32)
+                self.model.native.decode([np.frombuffer(stripes[number], np.uint8)], beside, again, 1, -1, values.shape[1])
+                decoded[:, rows] = again
         return stripes
 
     def decode(self, y: None, src: Reader) -> Array:
