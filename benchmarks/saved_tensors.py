@@ -128,7 +128,7 @@ def train(variant: str, args: argparse.Namespace) -> dict[str, Any]:
         logits = network(test_x)
         accuracy = float((logits.argmax(1) == test_y).float().mean())
         test_loss = float(F.cross_entropy(logits, test_y))
-    held, raw, kept = (max(column) for column in zip(*accounts)) if accounts else (None, None, None)
+    held, raw, kept = (max(column) for column in zip(*accounts)) if any(account[0] for account in accounts) else (None, None, None)
     row = {
         "variant": variant,
         "options": options,
@@ -137,7 +137,7 @@ def train(variant: str, args: argparse.Namespace) -> dict[str, Any]:
         "held_nbytes": held,
         "raw_nbytes": raw,
         "kept_nbytes": kept,
-        "held_ratio": raw / held if accounts else None,
+        "held_ratio": raw / held if raw and held else None,
         "seconds_per_step": statistics.median(seconds),
         "first_losses": losses[:3],
         "train_loss": statistics.mean(losses[-50:]),
