@@ -130,13 +130,15 @@ def option_rows(codec: str) -> list[dict[str, Any]]:
     import inspect
 
     config = registry.system(codec).Config
-    comments: dict[int, str] = {}
-    source, _ = inspect.getsourcelines(config)
-    for token in tokenize.generate_tokens(iter(source).__next__):
-        if token.type == tokenize.COMMENT:
-            comments[token.start[0]] = token.string.lstrip("# ")
+    helps: dict[str, str] = {}
+    for cls in reversed(config.__mro__[:-1]):  # a field may stand in a config that several systems share
+        source, _ = inspect.getsourcelines(cls)
+        comments = {t.start[0]: t.string.lstrip("# ") for t in tokenize.generate_tokens(iter(source).__next__) if t.type == tokenize.COMMENT}
+        for number, text in enumerate(source, 1):
+            name, colon, _ = text.strip().partition(":")
+            if colon and name.isidentifier() and number in comments:
+                helps[name] = comments[number]
     rows = []
     for field in dataclasses.fields(config):
-        line = next((n for n, text in enumerate(source, 1) if text.strip().startswith(f"{field.name}:")), 0)
-        rows.append({"name": field.name, "default": field.default, "help": comments.get(line, "")})
+        rows.append({"name": field.name, "default": field.default, "help": helps.get(field.name, "")})
     return rows
