@@ -209,8 +209,11 @@ def main() -> None:
     if args.here:
         print(json.dumps(train(args.variants[0], args)))
         return
-    rows = []
+    rows: list[dict[str, Any]] = []
     console = Console()
+    facts: dict[str, Any] = {"network": "cifar_resnet20", "start": "checkpoint" if args.from_checkpoint else "random"}
+    facts["device"] = torch.cuda.get_device_name() if args.device.startswith("cuda") else "cpu"
+    facts |= {"steps": args.steps, "batch": args.batch, "rate": args.rate, "seed": args.seed, "threads": args.threads}
     for variant in args.variants:
         settings = [
             "--device",
@@ -234,14 +237,11 @@ def main() -> None:
         console.print(
             f"{variant}: {rows[-1]['seconds_per_step']:.3f} s a step, peak {rows[-1]['peak_nbytes'] / 1e6:.0f} MB", highlight=False
         )
-    compared(rows)
-    device = torch.cuda.get_device_name() if args.device.startswith("cuda") else "cpu"
-    facts = {"network": "cifar_resnet20", "start": "checkpoint" if args.from_checkpoint else "random", "device": device}
-    facts |= {"steps": args.steps, "batch": args.batch, "rate": args.rate, "seed": args.seed, "threads": args.threads}
+        compared(rows)
+        if args.json is not None:  # after each variant: a long run that is stopped has not been for nothing
+            content = {**facts, "rows": rows, "command": command_line(sys.argv[1:]), "machine": machine()}
+            write_atomically(args.json, (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
     console.print(table(rows))
-    if args.json is not None:
-        content = {**facts, "rows": rows, "command": command_line(sys.argv[1:]), "machine": machine()}
-        write_atomically(args.json, (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
 
 
 if __name__ == "__main__":

@@ -106,7 +106,7 @@ def compress_saved(
     """Inside the block, tensors that autograd saves are held as payloads of `codec`; backward may run inside or after it.
 
     `codec` and `options`: a feature codec that takes a map after its activation; `dct_cm` has the least memory of its own.
-    `fit`: 'kind' fits everything but the range once for each (type, shape without batch, sign), the range to each
+    `fit`: 'kind' fits everything but the range once for each (type, shape, sign), the range to each
     tensor; 'tensor' fits all to each tensor. None: 'kind' where the codec has a range of its own to set (`dct_cm`, `zvc`,
     `raw` ...), else 'tensor'. `exact`: code the floats' bits, so that gradients are the same to the bit; needs a codec
     that keeps wide integers (`zvc`, `raw`) and gains only on tensors with zeros. `keep_positive`: see above; for codecs with a range.
@@ -261,18 +261,24 @@ class _Coder:
                 values = values.clamp(min=self.floor * scale_and_zero(low, high)[0]).masked_fill_(values <= 0, 0)
             array = values.numpy()
             codec = self.codec_for(x, array, low, high)
+        try:
+            payload = codec.encode_payload(array)
+        except InputError as error:
+            raise InputError(f"a saved tensor of shape {tuple(x.shape)} cannot be encoded: {error}") from None
         stride = torch.empty_like(x, device="meta").stride()  # those of x, or plain ones where x has gaps
-        return _Held(codec.encode_payload(array), codec, x.shape, stride, x.dtype, x.device)
+        return _Held(payload, codec, x.shape, stride, x.dtype, x.device)
 
     def codec_for(self, x: Tensor, array: NDArray[Any], low: float, high: float) -> Codec:
         if not self.ranged:
             return registry.build(self.id, self.options).fit([array])
         scale, reciprocal, zero = scale_and_zero(low, high)
         levels = {"scale": scale, "reciprocal": reciprocal, "zero_point": zero}
-        kind = (x.dtype, x.shape[1:], low < 0)
+        kind = (x.dtype, x.shape, low < 0)
         if not self.by_kind or kind not in self.kinds:
-            sample = array[:SAMPLE] if self.by_kind else array
-            codec = registry.build(self.id, {**self.options, **levels}).fit([sample])
+            unfitted = registry.build(self.id, {**self.options, **levels})
+            codec = unfitted.fit([array[:SAMPLE] if self.by_kind else array])
+            if self.by_kind and codec.state and len(array) > SAMPLE:
+                codec = unfitted.fit([array])  # tables may belong to channels, of which a batch has more than a sample
             if self.by_kind:
                 self.kinds[kind] = codec
             return codec
