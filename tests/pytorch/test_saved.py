@@ -127,6 +127,14 @@ def test_what_passes_through_and_why():
     assert layer.weight.grad is not None
 
 
+def test_sparse_tensors_pass_through():
+    few = torch.zeros(80, 80).fill_diagonal_(2.0).to_sparse()
+    dense = torch.randn(80, 200).requires_grad_()
+    with compress_saved("zvc") as account:
+        y = torch.sparse.mm(few, dense * 1.0).sum()
+    assert torch.equal(torch.autograd.grad(y, dense)[0], torch.full_like(dense, 2.0)) and account.passed["no plain tensor"] >= 1
+
+
 def test_one_tensor_saved_twice_is_held_once():
     x = torch.randn(64, 256).requires_grad_()
     with compress_saved("zvc") as account:

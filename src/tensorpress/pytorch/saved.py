@@ -107,8 +107,8 @@ def compress_saved(
 
     `codec` and `options`: a feature codec that takes a map after its activation; `dct_cm` has the least memory of its own.
     `fit`: 'kind' fits everything but the range once for each (type, shape, sign), the range to each
-    tensor; 'tensor' fits all to each tensor. None: 'kind' where the codec has a range of its own to set (`dct_cm`, `zvc`,
-    `raw` ...), else 'tensor'. `exact`: code the floats' bits, so that gradients are the same to the bit; needs a codec
+    tensor; 'tensor' fits all to each tensor. None: 'kind' where a range is all that a fit ties down (`dct_cm`, `zvc`,
+    `raw` ...), else 'tensor' (tables, models). `exact`: code the floats' bits, so that gradients are the same to the bit; needs a codec
     that keeps wide integers (`zvc`, `raw`) and gains only on tensors with zeros. `keep_positive`: see above; for codecs with a range.
     `trim`: after so many bytes of host tensors, the C heap's free pages go back to the system (glibc; None: never). Without it, glibc
     keeps what was freed in pieces that the next tensor does not fit, and the peak stays where it was; it costs time.
@@ -128,7 +128,7 @@ def compress_saved(
     def pack(x: Tensor) -> _Held | _Kept:
         with torch.no_grad():
             reason = _reason_to_keep(x, min_values)
-            if reason == "parameter":
+            if reason in ("parameter", "no plain tensor"):  # the latter may have no storage to be known by
                 account.passed[reason] += 1
                 return _Kept(x, x._version)
             # a weak reference keeps the storage's number from being given to another one
@@ -229,11 +229,13 @@ class _Coder:
             raise InputError(f"codec {codec!r} is fitted to channels before an activation; saved tensors are batches of any kind")
         fields = {f.name for f in dataclasses.fields(unfitted.config)}
         ranged = fields >= RANGE
-        fit = fit or ("kind" if ranged else "tensor")
+        # tables and models know the range that they were fitted to; parameters alone can be given another
+        movable = ranged and not unfitted.fit([np.linspace(0, 1, 256, dtype=np.float32).reshape(4, 8, 8)]).state
+        fit = fit or ("kind" if movable else "tensor")
         if fit not in ("kind", "tensor"):
             raise InputError(f"fit is 'kind' or 'tensor', not {fit!r}")
-        if fit == "kind" and not ranged:
-            raise InputError(f"codec {codec!r} has no range to set for each tensor: only fit='tensor' suits it")
+        if fit == "kind" and not movable:
+            raise InputError(f"codec {codec!r} cannot be given the range of each tensor without a fit: only fit='tensor' suits it")
         self.id, self.options, self.by_kind, self.ranged = codec, options, fit == "kind", ranged
         self.floor = max(math.ceil(KEPT * getattr(unfitted.config, "step", 1.0)), 1) if ranged and keep_positive else 0  # levels
         self.kinds: dict[Any, Codec] = {}
@@ -277,13 +279,11 @@ class _Coder:
         if not self.by_kind or kind not in self.kinds:
             unfitted = registry.build(self.id, {**self.options, **levels})
             codec = unfitted.fit([array[:SAMPLE] if self.by_kind else array])
-            if self.by_kind and codec.state and len(array) > SAMPLE:
-                codec = unfitted.fit([array])  # tables may belong to channels, of which a batch has more than a sample
             if self.by_kind:
                 self.kinds[kind] = codec
             return codec
         known = self.kinds[kind]
-        return registry.build(self.id, {**known.params, **levels}, known.state)
+        return registry.build(self.id, {**known.params, **levels})
 
     def decode(self, held: _Held) -> Tensor:
         if self.words is not None:
