@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from tensorpress import __version__
+from tensorpress import __version__, cli_tools
 from tensorpress.core.errors import InputError, TensorPressError
 
 app = typer.Typer(
@@ -25,6 +25,7 @@ app = typer.Typer(
 )
 features_app = typer.Typer(help="Compress what a network computes: calibrate a plan, evaluate it on pictures.", no_args_is_help=True)
 app.add_typer(features_app, name="features")
+cli_tools.register(features_app)
 out, err = Console(), Console(stderr=True)
 
 

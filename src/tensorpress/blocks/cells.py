@@ -155,11 +155,17 @@ def kept(rules: CellRules, first: int, planes: int) -> U8:
     return mask
 
 
+def dct_coefficients(d: I32, length: int) -> I32:
+    """[P, A] levels less the zero point -> [groups, length, A] coefficients of the whole groups."""
+    whole = d.shape[0] - d.shape[0] % length
+    return np.einsum("kn,gna->gka", dct.matrix(length), d[:whole].reshape(-1, length, d.shape[1])).astype(np.int32)
+
+
 def dct_symbols(d: I32, rules: CellRules, mask: U8) -> I32 | None:
     """[P, A] levels less the zero point -> symbols; None where one does not fit 8 bits (the cell takes another mode)."""
     n = rules.length
     whole = d.shape[0] - d.shape[0] % n
-    c = np.einsum("kn,gna->gka", dct.matrix(n), d[:whole].reshape(-1, n, d.shape[1]))
+    c = dct_coefficients(d, n)
     q = np.sign(c) * ((np.abs(c).astype(np.uint64) * rules.forward[:, None] + np.uint64(rules.offset)) >> np.uint64(DCT_SHIFT)).astype(np.int32)
     symbols = fold(q, 1 << 20)
     if rules.zero == 0:
@@ -264,17 +270,27 @@ def unpack_planes(payload: memoryview, flags: int, mode: int, planes: int, cell_
     return symbols, zero_map
 
 
-def encode_cell(levels: U8, first_channel: int, rules: CellRules) -> bytes:
-    """[P, A] levels -> header and payload, in the mode with the least (squared error + lagrangian * bits); of equals, the shortest."""
+class Candidate(NamedTuple):
+    """One way to store a cell."""
+
+    cost: float  # squared error + lagrangian * bits
+    mode: int
+    flags: int
+    payload: bytes
+    error: int  # squared, in levels
+
+
+def candidates(levels: U8, first_channel: int, rules: CellRules) -> list[Candidate]:
+    """Every way in which the rules allow to store [P, A] levels, raw last."""
     x = levels.astype(np.int32)
     d = x - rules.zero
-    found: list[tuple[float, int, int, bytes]] = []
+    found: list[Candidate] = []
 
     def offer(mode: int, flags: int, payload: bytes, decoded: I32) -> None:
         if mode != RAW and len(payload) >= x.size:
             return  # a cell never takes more than its raw levels
         error = int(((decoded - x) ** 2).sum())
-        found.append((error + rules.lagrangian * (8 * (HEADER_NBYTES + len(payload))), mode, flags, payload))
+        found.append(Candidate(error + rules.lagrangian * (8 * (HEADER_NBYTES + len(payload))), mode, flags, payload, error))
 
     if rules.modes >> ZERO & 1 or not d.any():
         offer(ZERO, 0, b"", np.full_like(x, rules.zero))
@@ -297,8 +313,13 @@ def encode_cell(levels: U8, first_channel: int, rules: CellRules) -> bytes:
                 if packed:
                     offer(DCTM, *packed, np.where(d == 0, rules.zero, decoded))
     offer(RAW, 0, levels.tobytes(), x)
-    _, mode, flags, payload = min(found, key=lambda candidate: (candidate[0], len(candidate[3])))
-    return bytes([mode | flags]) + len(payload).to_bytes(2, "little") + payload
+    return found
+
+
+def encode_cell(levels: U8, first_channel: int, rules: CellRules) -> bytes:
+    """[P, A] levels -> header and payload, in the mode with the least (squared error + lagrangian * bits); of equals, the shortest."""
+    best = min(candidates(levels, first_channel, rules), key=lambda candidate: (candidate.cost, len(candidate.payload)))
+    return bytes([best.mode | best.flags]) + len(best.payload).to_bytes(2, "little") + best.payload
 
 
 def decode_cell(data: memoryview, planes: int, area: int, first_channel: int, rules: CellRules) -> tuple[U8, int, int]:

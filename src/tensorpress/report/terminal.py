@@ -66,6 +66,24 @@ def layer_table(row: Row) -> Table:
     return table
 
 
+def profile_table(row: Row) -> Table:
+    """An ONNX network's tensors: operator, shape, density, bytes, ratio and normalised error of each, totals beneath."""
+    layers = row.get("layers") or []
+    title = f"{text(row.get('codec'))} on {text(row.get('model'))}: {len(layers)} tensors, {whole(row.get('inputs'))} inputs"
+    total = (
+        f"{ratio(row.get('ratio'))} in total against 8 bits a value, headers included ({ratio(row.get('ratio_with_shared'))} with shared state); "
+        f"mean of tensors {ratio(row.get('ratio_mean_of_layers'))}, worst {ratio(row.get('ratio_worst_layer'))}; {size(row.get('raw_nbytes'))} to {size(row.get('nbytes'))}"
+    )
+    table = _table(title, total)
+    for name in ("tensor", "operator", "shape", "density", "raw", "coded", "ratio", "nmse"):
+        table.add_column(name, justify="left" if name in ("tensor", "operator", "shape") else "right", overflow="fold")
+    for layer in layers:
+        cells = [text(layer["tensor"]), text(layer["op"]), shape(layer["shape"]), fixed(layer["density"], 3), size(layer["raw_nbytes"])]
+        cells += [size(layer["nbytes"]), ratio(layer["ratio"]), significant(layer["nmse"])]
+        table.add_row(*(Text(cell) for cell in cells))
+    return table
+
+
 def layer_cells(layer: Mapping[str, Any]) -> list[str]:
     """Site, shape, density, mode, raw bytes, coded bytes, ratio, mean squared error and reads of a layer, as text."""
     return [
