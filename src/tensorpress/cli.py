@@ -4,17 +4,49 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import shlex
 import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from tensorpress import __version__, cli_tools
+from tensorpress import __version__, cli_board, cli_tools
+from tensorpress.cli_parts import (
+    Arch,
+    Bar,
+    Bits,
+    CalibImages,
+    CalibLimit,
+    CodecId,
+    Crop,
+    Images,
+    LabelOffset,
+    Labels,
+    MaxDrop,
+    MaxKl,
+    Mean,
+    Model,
+    Prepared,
+    Quality,
+    Ratio,
+    References,
+    Resize,
+    Scale,
+    Set,
+    Std,
+    Steps,
+    Weights,
+    calibration_and_test,
+    class_count,
+    command_line,
+    err,
+    need_plotly,
+    network_of,
+    out,
+    parse_options,
+    parse_triple,
+    write_json,
+)
 from tensorpress.core.errors import InputError, TensorPressError
 
 app = typer.Typer(
@@ -25,25 +57,8 @@ app = typer.Typer(
 )
 features_app = typer.Typer(help="Compress what a network computes: calibrate a plan, evaluate it on pictures.", no_args_is_help=True)
 app.add_typer(features_app, name="features")
-cli_tools.register(features_app)
-out, err = Console(), Console(stderr=True)
-
-
-class Bar:
-    """A rich progress bar on stderr that follows (what, done, total); silent where stderr is no terminal."""
-
-    def __enter__(self) -> Bar:
-        columns = (TextColumn("[progress.description]{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        self.progress = Progress(*columns, console=err, transient=True, disable=not err.is_terminal)
-        self.progress.start()
-        self.task = self.progress.add_task("", total=None)
-        return self
-
-    def __call__(self, what: str, done: int, total: int) -> None:
-        self.progress.update(self.task, description=what, completed=done, total=total)
-
-    def __exit__(self, *_: object) -> None:
-        self.progress.stop()
+for commands in (cli_tools, cli_board):
+    commands.register(features_app)
 
 
 def version(wanted: bool) -> None:
@@ -57,125 +72,6 @@ def root(
     version_: Annotated[bool, typer.Option("--version", callback=version, is_eager=True, help="Print the version and exit.")] = False,
 ) -> None:
     pass
-
-
-# --- shared by the commands -------------------------------------------------------------------------------------------
-
-
-def parse_options(pairs: list[str]) -> dict[str, Any]:
-    """`key=value` with JSON values; a bare word is a string, and 4,8,16 a list."""
-    options: dict[str, Any] = {}
-    for pair in pairs:
-        key, equals, text = pair.partition("=")
-        if not equals or not key:
-            raise InputError(f"--set {pair!r}: expected key=value, for example step=4")
-        try:
-            options[key] = json.loads(text)
-        except ValueError:
-            parts = text.split(",")
-            try:
-                options[key] = [json.loads(p) for p in parts] if len(parts) > 1 else text
-            except ValueError:
-                options[key] = text
-    return options
-
-
-def parse_triple(text: str | None, flag: str) -> tuple[float, ...] | None:
-    if text is None:
-        return None
-    try:
-        values = tuple(float(part) for part in text.split(","))
-    except ValueError:
-        values = ()
-    if len(values) != 3:
-        raise InputError(f"{flag} {text!r}: expected three numbers, for example 0.485,0.456,0.406")
-    return values
-
-
-def write_json(path: Path, value: Any) -> None:
-    from tensorpress.planning.plan import write_atomically
-
-    write_atomically(path, (json.dumps(value, indent=1, allow_nan=False) + "\n").encode())
-
-
-def command_line() -> str:
-    """This call as a shell would take it anywhere: the folder of data is named by its variable."""
-    data = os.environ.get("TENSORPRESS_DATA", "").rstrip("/")
-    words = []
-    for word in sys.argv[1:]:
-        named = word.replace(data, "$TENSORPRESS_DATA") if data else word
-        words.append(f'"{named}"' if named != word else shlex.quote(word))
-    return " ".join(["tensorpress", *words])
-
-
-def network_of(arch: str | None, model: str | None, weights: Path | None, **preprocessing: Any) -> tuple[Any, Any, str]:
-    from tensorpress.pytorch.networks.pixels import preprocessing as preprocessing_of
-    from tensorpress.pytorch.weights import load_network
-
-    if arch is not None and weights is None:
-        raise InputError(f"--arch {arch} needs --weights: a network with random weights has nothing to lose")
-    network = load_network(arch=arch, model=model, weights=weights, **preprocessing)
-    return network, preprocessing_of(network), arch or Path(str(model)).name
-
-
-class Prepared:
-    """Pictures as network inputs, decoded when they are asked for."""
-
-    def __init__(self, pictures: Any, wanted: Any) -> None:
-        self.pictures, self.wanted = pictures, wanted
-
-    def __len__(self) -> int:
-        return len(self.pictures)
-
-    def __getitem__(self, index: int) -> Any:
-        if index >= len(self):
-            raise IndexError(index)
-        return self.pictures.tensor(index, self.wanted)
-
-
-def calibration_and_test(images: Path, labels: Path | None, calib_images: Path | None, calib_limit: int, limit: int | None, plan: Any) -> tuple[Any, Any]:
-    """(calibration pictures or None, pictures to evaluate); no picture is in both, nor was the plan calibrated on it."""
-    from tensorpress.pytorch.pictures import open_pictures, split
-
-    test = open_pictures(images, labels)
-    calibration = None
-    if plan is not None:
-        test = test.without(plan.meta.get("calib_pictures", ()))
-    elif calib_images is None:
-        calibration, test = split(test, calib_limit)
-    else:
-        calibration = open_pictures(calib_images, limit=calib_limit)
-        if calib_images.resolve() == images.resolve():
-            test = test.without(calibration.ids)
-    if not len(test):
-        raise InputError(f"{images}: all pictures were calibrated on; none is left to evaluate")
-    return calibration, test[:limit] if limit is not None else test
-
-
-# --- options, written once --------------------------------------------------------------------------------------------
-
-Arch = Annotated[str | None, typer.Option(help="A network defined here: resnet18/34/50/101, mobilenet_v2, squeezenet1_1, cifar_resnet20/32/44/56.")]
-Model = Annotated[str | None, typer.Option(help="Your network: package.module:factory or path/to/file.py:factory. This runs that code.")]
-Weights = Annotated[Path | None, typer.Option(help="Weights: .safetensors, .npz (no pickle) or a weights-only .pt.")]
-Images = Annotated[Path, typer.Option(help="A folder of pictures, or an .npz with images (uint8, NHWC) and labels.")]
-Labels = Annotated[Path | None, typer.Option(help="CSV: file,class_index. Without labels accuracy is unknown; agreement and KL are not.")]
-CodecId = Annotated[str, typer.Option("--codec", help="A codec's id; see `tensorpress list`.")]
-CalibImages = Annotated[Path | None, typer.Option(help="Calibration pictures; otherwise the first ones of --images, which are then not evaluated.")]
-CalibLimit = Annotated[int, typer.Option(help="Calibration pictures to use.", min=1)]
-MaxDrop = Annotated[float | None, typer.Option(help="Target: expected top-1 drop, percentage points (default target: 0.5).")]
-MaxKl = Annotated[float | None, typer.Option(help="Target: KL of the output, mean + 1 standard error, nats.")]
-Ratio = Annotated[float | None, typer.Option(help="Target: total ratio against 8 bits a value.")]
-Bits = Annotated[float | None, typer.Option(help="Target: bits a value.")]
-Quality = Annotated[float | None, typer.Option(help="No target: the codec's own quality parameter (step, levels or bits).")]
-Scale = Annotated[str, typer.Option(help="Range of the 8-bit levels: p99.99 or max.")]
-Steps = Annotated[str, typer.Option(help="Quantiser steps: fisher (by site, by sensitivity), channel (by channel as well; context) or equal (in levels).")]
-References = Annotated[bool, typer.Option(help="Whether context may predict a map from an earlier one, such as a block's output from the one before.")]
-Set = Annotated[list[str] | None, typer.Option("--set", help="Codec option key=value; repeatable. See `tensorpress show ID`.")]
-Mean = Annotated[str | None, typer.Option(help="Input mean, three numbers.")]
-Std = Annotated[str | None, typer.Option(help="Input deviation, three numbers.")]
-Resize = Annotated[int | None, typer.Option(help="Shorter side, pixels; 0: as it is.")]
-Crop = Annotated[int | None, typer.Option(help="Centre crop, pixels; 0: none.")]
-LabelOffset = Annotated[int | None, typer.Option(help="Class i stands in logits column i + offset.")]
 
 
 @features_app.command()
@@ -289,22 +185,6 @@ def evaluate(
     out.print(result_table([row]))
     if layers:
         out.print(layer_table(row))
-
-
-def class_count(network: Any, test: Any, wanted: Any) -> int:
-    import torch
-
-    from tensorpress.evaluate.measure import logits_of
-
-    with torch.inference_mode():
-        return int(logits_of(network, test.tensor(0, wanted)).shape[1]) - int(wanted.label_offset)
-
-
-def need_plotly() -> None:
-    try:
-        import plotly  # noqa: F401
-    except ImportError:
-        raise InputError("--html needs plotly: pip install 'tensorpress[report]'") from None
 
 
 def tell_target(plan: Any) -> None:

@@ -64,6 +64,7 @@ class Calibration:
     images: int
     exponents: tuple[tuple[int, ...], ...] = ()  # [sites][channels] of steps by channel, where the codec has them
     references: tuple[int | None, ...] = ()  # [sites] the earlier site that each is predicted from
+    ranged: tuple[Observed, ...] = ()  # of the sites' outputs: what `ranges` come from
 
     @classmethod
     def measure(
@@ -112,7 +113,7 @@ class Calibration:
         found: tuple[int | None, ...] = ()
         if references and unfitted.takes_reference:
             found = tuple(reference_of(i, sites, observed) for i in range(len(sites)))
-        return cls(codec, dict(options or {}), scale, fingerprint(model), sites, tuple(observed), ranges, weights, len(images), exponents, found)
+        return cls(codec, dict(options or {}), scale, fingerprint(model), sites, tuple(observed), ranges, weights, len(images), exponents, found, tuple(at_output))
 
     def codec_at(self, index: int, quality: float | None) -> Codec:
         """The codec fitted to one site."""

@@ -76,11 +76,16 @@ def write_page(
     channels. Unknown values may be null. InputError where there is no row, a picture does not fit, plotly is missing, or
     the file cannot be written.
     """
+    write_atomically(Path(path), _page(rows, curves or (), pictures or (), plotly_source()).encode())
+
+
+def plotly_source() -> str:
+    """plotly.js, to be written into a page. InputError where plotly is missing."""
     try:
         from plotly.offline import get_plotlyjs
     except ImportError:
         raise InputError("the HTML page needs plotly: pip install tensorpress[report]") from None
-    write_atomically(Path(path), _page(rows, curves or (), pictures or (), get_plotlyjs()).encode())
+    return str(get_plotlyjs())
 
 
 def _page(rows: Sequence[Row], curves: Sequence[Mapping[str, Any]], pictures: Sequence[Mapping[str, Any]], plotly_js: str) -> str:
@@ -88,20 +93,25 @@ def _page(rows: Sequence[Row], curves: Sequence[Mapping[str, Any]], pictures: Se
         raise InputError("a report needs at least one result row")
     layered = [row for row in rows if row.get("layers")]
     figures: dict[str, Any] = {"layers": [_layers_figure(row) for row in layered]}
-    drawn = _curve_figure(rows, curves)
+    drawn = curve_figure(rows, curves)
     if drawn:
         figures["curve"] = drawn
-    data = json.dumps(figures, allow_nan=False).replace("<", "\\u003c")  # no row can close the script element
     sections = (
         _headline(rows[0]),
         _comparison(rows) if len(rows) > 1 else "",
         _layers(layered) if layered else "",
-        _curve(drawn) if drawn else "",
+        curve_section(drawn) if drawn else "",
         _pictures(pictures) if pictures else "",
         _energy(rows[0]),
         _conditions(rows),
     )
-    title = escape(f"{text(rows[0].get('codec'))} on {text(rows[0].get('arch'))} · TensorPress")
+    return document(f"{text(rows[0].get('codec'))} on {text(rows[0].get('arch'))} · TensorPress", sections, figures, plotly_js)
+
+
+def document(title: str, sections: Sequence[str], figures: Mapping[str, Any], plotly_js: str) -> str:
+    """A whole page of HTML `sections`; `figures` are drawn where the sections have a place for them: 'layers' and 'curve'."""
+    title = escape(title)
+    data = json.dumps(figures, allow_nan=False).replace("<", "\\u003c")  # no row can close the script element
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -212,13 +222,13 @@ def _comparison(rows: Sequence[Row]) -> str:
     head = [(c.title.replace("-\n", "").replace("\n", " "), c.numeric) for c in shown]
     return f"""<section class="compare">
 <h2>Side by side</h2>
-{_table(head, [[c.cell(row) for c in shown] for row in rows])}
+{table(head, [[c.cell(row) for c in shown] for row in rows])}
 <p class="note">{escape(caption(rows))}{". " if caption(rows) else ""}Ratios against 8 bits a value, headers included.</p>
 </section>
 """
 
 
-def _table(head: Sequence[tuple[str, bool]], body: Sequence[Sequence[str]]) -> str:
+def table(head: Sequence[tuple[str, bool]], body: Sequence[Sequence[str]]) -> str:
     align = [' class="num"' if numeric else "" for _, numeric in head]
     titles = "".join(f"<th{a}>{escape(title)}</th>" for a, (title, _) in zip(align, head))
     lines = "".join("<tr>" + "".join(f"<td{a}>{escape(cell)}</td>" for a, cell in zip(align, cells)) + "</tr>" for cells in body)
@@ -237,7 +247,7 @@ def _layers(rows: Sequence[Row]) -> str:
     head = [(name, name not in ("site", "shape", "mode")) for name in LAYER_HEADINGS]
     tables = "".join(
         f'<details class="layer-table"><summary>{escape(text(row.get("codec")))}: all {len(row["layers"])} layers as a table</summary>'
-        f"{_table(head, [layer_cells(layer) for layer in row['layers']])}</details>"
+        f"{table(head, [layer_cells(layer) for layer in row['layers']])}</details>"
         for row in rows
     )
     return f"""<section>
@@ -375,7 +385,7 @@ def _hover(layer: Mapping[str, Any]) -> str:
 # ---- rate against distortion
 
 
-def _curve(figure: Mapping[str, Any]) -> str:
+def curve_section(figure: Mapping[str, Any]) -> str:
     return """<section>
 <h2>Rate against distortion</h2>
 <p class="lead">Higher is smaller, further left is closer to the float network. Diamonds are the rows of this report.</p>
@@ -384,7 +394,7 @@ def _curve(figure: Mapping[str, Any]) -> str:
 """
 
 
-def _curve_figure(rows: Sequence[Row], curves: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def curve_figure(rows: Sequence[Row], curves: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Ratio against KL (log axis); empty where no curve has a point to draw."""
     colours: dict[str, str] = {}
 

@@ -113,7 +113,7 @@ def fit(config: Config, samples: Sequence[Array], references: Sequence[Array] | 
     if config.exponents and not lossless:
         if len(config.exponents) != channels:
             raise InputError(f"context: {len(config.exponents)} exponents for {channels} channels")
-        exponents = np.clip(np.array(config.exponents), -64, 64).astype(np.int8)
+        exponents = affordable(maps, float(np.float32(config.scale * config.step)), np.array(config.exponents))  # type: ignore[arg-type]
     base = float(np.float32(config.scale * config.step))
     low, high = (config.zero_point, 255 - config.zero_point) if lossless else needed(maps, base, exponents)  # type: ignore[arg-type]
     wanted = Wanted(
@@ -123,6 +123,14 @@ def fit(config: Config, samples: Sequence[Array], references: Sequence[Array] | 
     )  # fmt: skip
     model = fit_model(maps, before, wanted)  # type: ignore[arg-type]
     return build(replace(config, exponents=()), {"model": model.to_bytes()})
+
+
+def affordable(maps: Sequence[Array], base: float, exponents: Array) -> Array:
+    """int8 exponents, raised where a channel's values would not fit into the 256 that there are."""
+    reach = np.max([np.abs(m).max((1, 2)) for m in maps], axis=0)
+    room = 200.0 if all(m.min() >= 0 for m in maps) else 100.0
+    finest = np.ceil(8 * np.log2(np.maximum(reach, 1e-30) / (room * base)))
+    return np.clip(np.maximum(exponents, finest), -64, 64).astype(np.int8)
 
 
 def needed(maps: Sequence[Array], base: float, exponents: Array) -> tuple[int, int]:
