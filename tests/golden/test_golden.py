@@ -29,4 +29,5 @@ def test_golden_stream(path):
     for fused in (True, False):
         found = facts(codec.decode_payload(stream.payload, fused=fused))
         assert {"codec": stream.codec, "input": expected["input"], **found} == expected
-    assert codec.encode(golden_input(expected["input"] == "signed")).to_bytes() == data
+    if registry.card(stream.codec).stable:
+        assert codec.encode(golden_input(expected["input"] == "signed")).to_bytes() == data

@@ -16,6 +16,7 @@ class Card:
     fidelity: str  # 'published', 'reconstruction' (constants not public), 'ours' or 'baseline'
     portability: str  # how the same bits come out everywhere
     lossless: bool = False  # 8-bit integers come back bit for bit (with default options)
+    stable: bool = True  # the same input is the same bytes on every machine and for every version of every library
     quality: str = ""  # the option that one global quality parameter turns; empty: none
     quality_fine: float = 0.0  # its value at the least loss
     quality_coarse: float = 0.0  # and at the least rate

@@ -9,6 +9,7 @@ interval comes from resampling the images (bootstrap, 95 %).
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import math
 import multiprocessing
@@ -40,7 +41,7 @@ CHUNK = 20  # images
 RESAMPLES = 400
 # qualities of a curve: the first is lossless where the card says so
 LADDERS = {
-    "step": (1.0, 2.0, 2.8, 4.0, 5.6),
+    "step": (1.0, 2.0, 2.8, 4.0, 5.6, 8.0),
     "levels": (256.0, 64.0, 40.0, 28.0, 20.0, 14.0),
     "bits": (8.0, 7.0, 6.5, 6.0, 5.5),
 }
@@ -119,7 +120,13 @@ def jobs_of(variant: Variant, points: int) -> list[Job]:
         return [Job(variant, None)]
     ladder = LADDERS.get(card.quality) or tuple(np.geomspace(card.quality_fine, card.quality_coarse, 9)[:6].tolist())
     found = [Job(variant, q) for q in ladder[:points]]
-    return [*found, Job(variant, ladder[0], "p99.99")] if card.lossless else found
+    return [*found, Job(variant, ladder[0], "p99.99")] if keeps_levels(variant) else found
+
+
+def keeps_levels(variant: Variant) -> bool:
+    """Whether the first of its ladder gives plain 8-bit levels back, by either scale rule."""
+    fields = {f.name for f in dataclasses.fields(registry.system(variant.codec).Config)}
+    return registry.card(variant.codec).lossless and "scale_rule" in fields
 
 
 class Board:
@@ -242,12 +249,12 @@ class Board:
         before = self.gathered("float")
         if before is None:
             return None
-        card, jobs = registry.card(variant.codec), jobs_of(variant, points)
+        jobs = jobs_of(variant, points)
         measured = [(job, self.point(job, before["logits"])) for job in jobs]
         curve = [(job, p) for job, p in measured if p is not None and job.scale == "max"]
         if not curve:
             return None
-        lossless = {job.scale: p for job, p in measured if p is not None and card.lossless and job.quality == jobs[0].quality}
+        lossless = {job.scale: p for job, p in measured if p is not None and keeps_levels(variant) and job.quality == jobs[0].quality}
         row = {
             "name": variant.name, "codec": variant.codec, "options": dict(variant.options), "steps": variant.steps, "references": variant.references,
             "images": len(self.images), "calib_images": len(self.calibration), "points": [p for _, p in curve],
