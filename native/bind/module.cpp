@@ -50,4 +50,5 @@ NB_MODULE(_native, m) {
   bind_cells(m);
   bind_entropy(m);
   bind_context(m);
+  bind_planes(m);
 }
