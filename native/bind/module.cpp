@@ -49,5 +49,6 @@ NB_MODULE(_native, m) {
   });
   bind_cells(m);
   bind_entropy(m);
+  bind_words(m);
   bind_context(m);
 }
