@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from tensorpress import __version__, cli_board, cli_tools
+from tensorpress import __version__, cli_board, cli_dump, cli_tools
 from tensorpress.cli_parts import (
     Arch,
     Bar,
@@ -57,7 +57,7 @@ app = typer.Typer(
 )
 features_app = typer.Typer(help="Compress what a network computes: calibrate a plan, evaluate it on pictures.", no_args_is_help=True)
 app.add_typer(features_app, name="features")
-for commands in (cli_tools, cli_board):
+for commands in (cli_tools, cli_board, cli_dump):
     commands.register(features_app)
 
 

@@ -1,4 +1,4 @@
-// Words of 8 bits, 0 for zero: from a tensor to them and back, and the packers of a stripe of them. FORMAT.md, sections 3 and 14.
+// Words of 8 bits, 0 for zero: from a tensor to them and back, and the packers of a stripe of them. FORMAT.md, sections 3 and 17.
 // The slow twins of the packers are in src/tensorpress/coding/word_reference.py; that of the front is the chain of stages.
 #pragma once
 #include <cstddef>

@@ -17,7 +17,8 @@ def library(name: str, codec: str) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError:
-        raise InputError(f"codec {codec!r} needs the library {name}: pip install 'tensorpress[{"zfp" if name == "zfpy" else "peers"}]'") from None
+        extra = "zfp" if name == "zfpy" else "peers"
+        raise InputError(f"codec {codec!r} needs the library {name}: pip install 'tensorpress[{extra}]'") from None
 
 
 class LibraryWords(WordStage):

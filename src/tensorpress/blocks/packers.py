@@ -1,4 +1,4 @@
-"""Packers of 8-bit words, one stripe at a time: zero runs, compressed columns, cells in slots. FORMAT.md, section 14.
+"""Packers of 8-bit words, one stripe at a time: zero runs, compressed columns, cells in slots. FORMAT.md, section 17.
 
     words (C, H, W) -> 8 rows of all channels -> native packer -> one stripe
 

@@ -88,7 +88,7 @@ def build(config: Config, state: Mapping[str, bytes]) -> Codec:
     def fit(samples: Sequence[Array]) -> Codec:
         if config.scale is not None:
             return build(config, {})
-        low, high = clip_range(samples, config.scale_rule)
+        low, high = clip_range([as_float32(x, CARD.id) for x in samples], config.scale_rule)
         scale, reciprocal, zero = scale_and_zero(low, high)
         return build(replace(config, scale=scale, reciprocal=reciprocal, zero_point=zero), {})
 

@@ -1,0 +1,164 @@
+"""Activation dumps: a network's feature maps for a dataset in a compressed zarr store, one array a site, one chunk an image.
+
+    write("acts.zarr", model, images, "zvc")
+    read = open_dump("acts.zarr")
+    read["layer1.0.relu:relu"][3]        # float32 (C, H, W) of the fourth image
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from tensorpress.core import registry
+from tensorpress.core.errors import InputError, StreamError, TensorPressError
+from tensorpress.pytorch.calibration import Progress, silent
+from tensorpress.pytorch.sites import find_sites
+from tensorpress.pytorch.statistics import observe
+from tensorpress.pytorch.taps import tapped
+from tensorpress.pytorch.tensors import images as arrays
+
+FIT_IMAGES = 8  # whose maps a site's codec is fitted to
+KEY = "tensorpress"  # of the store's attributes
+
+
+def library() -> Any:
+    try:
+        import zarr
+    except ImportError:
+        raise InputError("activation dumps need zarr: pip install 'tensorpress[zarr]'") from None
+    return zarr
+
+
+def write(
+    path: str | Path, model: nn.Module, images: Sequence[Tensor], codec: str = "zvc", *, options: Mapping[str, Any] | None = None,
+    sites: str = "*", ids: Sequence[str] | None = None, progress: Progress = silent,
+) -> dict[str, Any]:  # fmt: skip
+    """Run `model` over `images` (each (1, …)) and write the sites whose names match `sites`; {sites, images, raw_nbytes, nbytes}.
+
+    A site's codec is fitted once, to the first images. The store appears when it is whole: until then it has another
+    name. InputError where `path` is there, no site matches, or the codec cannot be used.
+    """
+    zarr = library()
+    from tensorpress.numcodec import TensorPress
+
+    path = Path(path)
+    if path.exists():
+        raise InputError(f"{path} is there already: nothing was written over it")
+    if not len(images):
+        raise InputError("a dump needs at least one image")
+    registry.build(codec, options)
+    with torch.inference_mode():
+        found = [s for s in find_sites(model, images[0]) if fnmatch.fnmatchcase(s.name, sites)]
+    if not found:
+        raise InputError(f"no site's name matches {sites!r}; `tensorpress features evaluate --layers` shows them")
+    few = min(FIT_IMAGES, len(images))
+    seen = observe(model, found, ["output"] * len(found), (images[i] for i in range(few)), few, few)
+    partial = path.with_name(f".{path.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    group = zarr.open_group(str(partial), mode="w", zarr_format=2)
+    stored, codecs = [], []
+    for number, (site, o) in enumerate(zip(found, seen)):
+        try:
+            codecs.append(registry.build(codec, options).fit(o.samples))
+        except InputError as error:
+            raise InputError(f"site {site.name}: {error}") from None
+        name = f"{number:03d}"
+        stored.append(
+            group.create_array(name, shape=(len(images), *o.shape), chunks=(1, *o.shape), dtype="f4", compressors=TensorPress.of(codecs[-1]))
+        )
+    raw = 0
+
+    def see(index: int, x: Tensor) -> Tensor:
+        nonlocal raw
+        (image,) = arrays(x, found[index].view)
+        if image.shape != seen[index].shape:
+            raise InputError(f"site {found[index].name}: image {at} makes a tensor of shape {image.shape}, the first one {seen[index].shape}")
+        stored[index][at] = image
+        raw += image.size
+        return x
+
+    with torch.inference_mode(), tapped(model, found, see, ["output"] * len(found)):
+        for at in range(len(images)):
+            progress("writing maps", at, len(images))
+            model(images[at])
+    group.attrs[KEY] = {
+        "sites": [{**s.to_json(), "name": s.name} for s in found], "codec": codec, "images": len(images),
+        "ids": list(ids) if ids is not None else None,
+    }  # fmt: skip
+    partial.rename(path)
+    nbytes = sum(f.stat().st_size for f in path.rglob("*") if f.is_file())
+    return {"sites": len(found), "images": len(images), "codec": codec, "raw_nbytes": raw, "nbytes": nbytes, "ratio": raw / nbytes}
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One site's maps: `layer[i]` is image i, float32 in the shape of one image's tensor, channels first."""
+
+    path: Path
+    name: str
+    key: str
+    array: Any
+
+    def __len__(self) -> int:
+        return int(self.array.shape[0])
+
+    def __getitem__(self, image: int) -> NDArray[np.float32]:
+        if not -len(self) <= image < len(self):
+            raise InputError(f"{self.path}: image {image} does not exist; there are {len(self)}, numbered from 0")
+        image %= len(self)
+        chunk = self.path / self.key / ".".join([str(image), *["0"] * (self.array.ndim - 1)])
+        if not chunk.is_file():  # zarr would give zeros
+            raise StreamError(f"{self.path}: site {self.name}, image {image} is missing: the store is cut short")
+        try:
+            return np.asarray(self.array[image])
+        except (TensorPressError, ValueError, OSError) as error:
+            raise StreamError(f"{self.path}: site {self.name}, image {image}: {error}") from None
+
+
+@dataclass(frozen=True)
+class Dump:
+    """An open store: `dump[name]` is a `Layer`; `sites` are their names in network order."""
+
+    path: Path
+    layers: Mapping[str, Layer]
+    facts: Mapping[str, Any]
+
+    @property
+    def sites(self) -> list[str]:
+        return list(self.layers)
+
+    def __getitem__(self, site: str) -> Layer:
+        if site not in self.layers:
+            raise InputError(f"{self.path} has no site {site!r}; it has {', '.join(self.sites[:6])}{' …' if len(self.sites) > 6 else ''}")
+        return self.layers[site]
+
+
+def open_dump(path: str | Path) -> Dump:
+    """A store that `write` made. InputError where it is none, StreamError where its metadata is damaged."""
+    zarr = library()
+    import tensorpress.numcodec  # registers the compressor
+
+    path = Path(path)
+    if not path.is_dir():
+        raise InputError(f"{path} is no folder: an activation dump is a zarr store")
+    tensorpress.numcodec.register()
+    try:
+        group = zarr.open_group(str(path), mode="r", zarr_format=2)
+        facts = dict(group.attrs[KEY])
+        names = [row["name"] for row in facts["sites"]]
+        layers = {name: Layer(path, name, f"{n:03d}", group[f"{n:03d}"]) for n, name in enumerate(names)}
+    except KeyError as error:
+        raise StreamError(f"{path} is no activation dump, or is cut short: {error} is missing") from None
+    except (TensorPressError, ValueError, TypeError, OSError) as error:
+        raise StreamError(f"{path} is damaged: {error}") from None
+    return Dump(path, layers, facts)
