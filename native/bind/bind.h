@@ -12,5 +12,6 @@ using ByteSink = nb::ndarray<std::uint8_t, nb::ndim<1>, nb::c_contig, nb::device
 
 void bind_cells(nb::module_& m);
 void bind_entropy(nb::module_& m);
+void bind_words(nb::module_& m);
 void bind_context(nb::module_& m);
 void bind_planes(nb::module_& m);

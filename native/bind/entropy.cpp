@@ -144,7 +144,8 @@ class HuffmanCodes {
   }
 
  private:
-  std::vector<std::uint32_t> codes_, quick_, limits_;
+  std::vector<std::uint32_t> codes_, limits_;
+  std::vector<std::uint64_t> quick_;
   std::vector<std::int32_t> places_;
   std::vector<std::uint16_t> sorted_;
   HuffmanView view_{};

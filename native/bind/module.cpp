@@ -49,6 +49,7 @@ NB_MODULE(_native, m) {
   });
   bind_cells(m);
   bind_entropy(m);
+  bind_words(m);
   bind_context(m);
   bind_planes(m);
 }

@@ -150,7 +150,20 @@ bool bitmap_decode(const std::uint8_t* data, std::int64_t nbytes, std::int64_t c
   for (std::int64_t i = 0; i < bitmap; ++i) nonzeros += __builtin_popcount(data[i]);
   if (nbytes != bitmap + nonzeros * std::int64_t(sizeof(Word))) return false;
   const std::uint8_t* values = data + bitmap;
-  for (std::int64_t i = 0; i < count; ++i) {
+  const std::uint8_t* const end = data + nbytes;
+  std::int64_t i = 0;
+  for (; i + 8 <= count && end - values >= std::int64_t(8 * sizeof(Word)); i += 8) {  // every word is read, kept or not: no branch
+    const unsigned bits = data[i / 8];
+    for (int k = 0; k < 8; ++k) {
+      const unsigned there = bits >> k & 1;
+      Word word;
+      std::memcpy(&word, values, sizeof(Word));
+      word = Word(word & (Word(0) - Word(there)));
+      values += there * sizeof(Word);
+      std::memcpy(words + (i + k) * sizeof(Word), &word, sizeof(Word));
+    }
+  }
+  for (; i < count; ++i) {
     Word word = 0;
     if (data[i / 8] >> i % 8 & 1) {
       std::memcpy(&word, values, sizeof(Word));

@@ -1,16 +1,26 @@
 #include "tensorpress/huffman.h"
 
 #include <algorithm>
+#include <bit>
+#include <cstring>
+#include <type_traits>
 
 namespace tensorpress {
 namespace {
 
-constexpr std::uint32_t longer = ~0u;
+constexpr int quick_symbols = 3;
+
+std::uint64_t quick_entry(std::uint64_t symbols, unsigned first, unsigned all, unsigned count) {
+  return symbols | std::uint64_t(first) << 48 | std::uint64_t(all) << 52 | std::uint64_t(count) << 56;
+}
+inline unsigned first_length(std::uint64_t entry) { return entry >> 48 & 15; }
+inline unsigned all_lengths(std::uint64_t entry) { return entry >> 52 & 15; }
+inline unsigned symbols_in(std::uint64_t entry) { return static_cast<unsigned>(entry >> 56); }
 
 inline std::uint64_t load64(const std::uint8_t* p) {
-  std::uint64_t x = 0;
-  for (int i = 0; i < 8; ++i) x = x << 8 | p[i];
-  return x;
+  std::uint64_t x;
+  std::memcpy(&x, p, 8);
+  return std::endian::native == std::endian::little ? __builtin_bswap64(x) : x;
 }
 
 inline void store64(std::uint8_t* p, std::uint64_t x) {
@@ -54,13 +64,8 @@ std::size_t encode_run(const HuffmanView& table, const Symbol* symbols, const Ro
 template <class Symbol, class Rows>
 std::size_t decode_run(const HuffmanView& table, const std::uint8_t* data, std::size_t nbytes, std::size_t bit,
                        const Rows rows, std::size_t count, Symbol* out) {
-  const auto take = [&](std::uint64_t window, std::size_t i) -> unsigned {  // window: the next bits, left-aligned
+  const auto take_long = [&](std::uint64_t window, std::size_t i) -> unsigned {
     const std::size_t row = rows[i];
-    const std::uint32_t entry = table.quick[(row << huffman_quick) + (window >> (64 - huffman_quick))];
-    if (entry != longer) [[likely]] {
-      out[i] = static_cast<Symbol>(entry >> 8);
-      return entry & 0xFF;
-    }
     const auto value = static_cast<std::uint32_t>(window >> (64 - huffman_longest));
     const std::uint32_t* const limits = table.limits + row * 16;
     int length = huffman_quick + 1;
@@ -69,8 +74,31 @@ std::size_t decode_run(const HuffmanView& table, const std::uint8_t* data, std::
     out[i] = static_cast<Symbol>(table.sorted[row * table.symbols + place]);
     return length;
   };
+  const auto take = [&](std::uint64_t window, std::size_t i) -> unsigned {  // window: the next bits, left-aligned
+    const std::uint64_t entry = table.quick[(std::size_t(rows[i]) << huffman_quick) + (window >> (64 - huffman_quick))];
+    if (entry == 0) [[unlikely]] return take_long(window, i);
+    out[i] = static_cast<Symbol>(entry);
+    return first_length(entry);
+  };
   std::size_t i = 0;
-  for (; count - i >= 3 && nbytes >= 8 && bit / 8 <= nbytes - 8; i += 3) {  // 57 bits are there, 45 are the most needed
+  if constexpr (std::is_same_v<Rows, OneRow>) {
+    const auto several = [&](std::uint64_t& window) {  // one look-up: one to three symbols
+      const std::uint64_t entry = table.quick[window >> (64 - huffman_quick)];
+      unsigned length = all_lengths(entry);
+      if (entry == 0) [[unlikely]] {
+        length = take_long(window, i++);
+      } else {
+        for (int k = 0; k < quick_symbols; ++k) out[i + k] = static_cast<Symbol>(entry >> 16 * k);
+        i += symbols_in(entry);
+      }
+      bit += length, window <<= length;
+    };
+    while (count - i >= 3 * quick_symbols && nbytes >= 8 && bit / 8 <= nbytes - 8) {  // 57 bits are there, 45 are the most needed
+      std::uint64_t window = load64(data + bit / 8) << bit % 8;
+      several(window), several(window), several(window);
+    }
+  }
+  for (; count - i >= 3 && nbytes >= 8 && bit / 8 <= nbytes - 8; i += 3) {  // likewise
     std::uint64_t window = load64(data + bit / 8) << bit % 8;
     const unsigned a = take(window, i), b = take(window << a, i + 1), c = take(window << (a + b), i + 2);
     bit += a + b + c;
@@ -87,7 +115,7 @@ std::size_t decode_run(const HuffmanView& table, const std::uint8_t* data, std::
 }  // namespace
 
 bool huffman_prepare(const std::uint8_t* lengths, std::size_t rows, std::size_t symbols, std::uint32_t* codes,
-                     std::uint32_t* quick, std::uint32_t* limits, std::int32_t* places, std::uint16_t* sorted) {
+                     std::uint64_t* quick, std::uint32_t* limits, std::int32_t* places, std::uint16_t* sorted) {
   if (symbols == 0 || symbols > std::size_t{1} << huffman_longest) return false;
   for (std::size_t row = 0; row < rows; ++row) {
     std::uint32_t counts[huffman_longest + 1] = {}, kraft = 0;
@@ -105,15 +133,26 @@ bool huffman_prepare(const std::uint8_t* lengths, std::size_t rows, std::size_t 
       code += counts[length], place += counts[length];
       limits[length] = code << (huffman_longest - length);
     }
-    std::fill(quick, quick + (1 << huffman_quick), longer);
+    std::fill(quick, quick + (1 << huffman_quick), 0);
     for (std::size_t s = 0; s < symbols; ++s) {
       const unsigned length = lengths[s];
       const std::uint32_t own = next[length]++;
       codes[s] = length << 16 | own << (16 - length);
       sorted[fill[length]++] = static_cast<std::uint16_t>(s);
       if (length > huffman_quick) continue;
-      std::uint32_t* const from = quick + (own << (huffman_quick - length));
-      std::fill(from, from + (std::size_t{1} << (huffman_quick - length)), static_cast<std::uint32_t>(s << 8 | length));
+      std::uint64_t* const from = quick + (own << (huffman_quick - length));
+      std::fill(from, from + (std::size_t{1} << (huffman_quick - length)), quick_entry(s, length, length, 1));
+    }
+    for (std::size_t bits = 0; bits < std::size_t{1} << huffman_quick; ++bits) {  // further codes that end within the same bits
+      std::uint64_t symbols = quick[bits] & 0xFFFF;
+      unsigned all = first_length(quick[bits]), found = symbols_in(quick[bits]);
+      while (found && found < quick_symbols) {
+        const std::uint64_t next = quick[bits << all & ((1 << huffman_quick) - 1)];  // what is read of it does not change here
+        if (next == 0 || all + first_length(next) > huffman_quick) break;
+        symbols |= (next & 0xFFFF) << 16 * found++;
+        all += first_length(next);
+      }
+      if (found) quick[bits] = quick_entry(symbols, first_length(quick[bits]), all, found);
     }
     lengths += symbols, codes += symbols, sorted += symbols, quick += 1 << huffman_quick, limits += 16, places += 16;
   }

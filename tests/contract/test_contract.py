@@ -37,6 +37,10 @@ VARIANTS += [
     ("klt", {"block": 8, "bits": 6.5}),
     ("context", {"backend": "fast"}),
     ("context", {"backend": "fast", "step": 6.0}),
+    ("slots", {"cell": "wide"}),
+    ("slots", {"layout": "slot", "step": 6.0}),
+    ("rle", {"step": 40.0}),
+    ("csc", {"step": 40.0}),
 ]
 
 

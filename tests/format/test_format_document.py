@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 import tensorpress
 from tensorpress.blocks import dct
@@ -39,6 +40,14 @@ def test_frame():
     assert (frame.site, frame.plan_id) == (3, 0x1234ABCD)
     assert np.array_equal(codec.decode_payload(frame.payload), x)
     assert write_frame(codec.encode_payload(x), 3, 0x1234ABCD) == example("frame")
+
+
+@pytest.mark.parametrize("codec_id", ["rle", "csc", "slots"])
+def test_packed_words(codec_id):
+    x = np.array([[[0, 0, 7, 0, 255]], [[0, 0, 0, 1, 0]]], np.uint8)
+    codec = registry.build(codec_id).fit([x])
+    assert np.array_equal(codec.decode_payload(example(codec_id)), x)
+    assert codec.encode_payload(x) == example(codec_id)
 
 
 def test_lists():

@@ -19,6 +19,10 @@ VERSION = 1
 OPTIONS: dict[str, dict[str, dict]] = {  # beside the default of every card
     "dct_cm": {"coarse": {"step": 6.0}, "transform": {"step": 5.0, "transform": "dct"}, "paper": {"step": 8.0, "profile": "paper", "transform": "dct", "lengths": [8]}},
     "zvc": {"coarse": {"step": 6.0}},
+    "rle": {"coarse": {"step": 6.0}},
+    "csc": {"coarse": {"step": 6.0}},
+    "huffman": {"coarse": {"step": 6.0}},
+    "slots": {"coarse": {"step": 6.0}, "wide": {"cell": "wide"}, "slot": {"layout": "slot"}},
     "uniform_rans": {"coarse": {"levels": 12}},
     "context": {"coarse": {"step": 6.0}, "fast": {"backend": "fast"}, "fast-coarse": {"backend": "fast", "step": 6.0}},
     "klt": {"huffman": {"coder": "huffman", "bits": 6.0}},

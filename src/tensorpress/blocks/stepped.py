@@ -16,6 +16,7 @@ import numpy as np
 from tensorpress.blocks.cell_fit import fit_centroid
 from tensorpress.blocks.cells import CellRules, make_rules
 from tensorpress.blocks.levels import Array, LevelMap, Levels
+from tensorpress.blocks.stepped_kernel import SteppedKernel
 from tensorpress.core.codec import Codec
 from tensorpress.core.errors import InputError
 from tensorpress.core.payload import Reader, Writer
@@ -39,6 +40,11 @@ class SteppedConfig:
 def rules(config: SteppedConfig, zero: int) -> CellRules:
     dead_zone = 0.5 if config.step == 1 else 0.36
     return make_rules(zero, step=config.step, dead_zone=dead_zone, centroid=config.centroid or (0.0, 0.0, 0.0), modes=("zvc",))
+
+
+def word_count(config: SteppedConfig) -> int:
+    """How many words there can be, zero included, whatever type of array comes."""
+    return 1 + max(int(rules(config, zero).symbol_of.max()) for zero in (config.zero_point, 0, 128))
 
 
 class Stepped(Stage[LevelMap, LevelMap]):
@@ -71,8 +77,9 @@ def stepped_codec(
         maps = [fitted.encode(s, Writer(s.dtype, s.shape)) for s in samples if s.size]
         if found.step > 1 and all(m.levels.dtype == np.uint8 for m in maps) and maps:
             found = replace(found, centroid=fit_centroid(maps, rules(found, maps[0].zero), found.step))
-        front, nowhere = Stepped(found), Writer(np.dtype(np.uint8), ())
-        trained = stage(found, fitted, {}).fit([front.encode(m, nowhere) for m in maps])
+        stepped, nowhere = Stepped(found), Writer(np.dtype(np.uint8), ())
+        trained = stage(found, fitted, {}).fit([stepped.encode(m, nowhere) for m in maps])
         return stepped_codec(codec, found, dict(trained.shared()), stage, wide=wide)
 
-    return Codec(codec, config, levels >> Stepped(config) >> stage(config, levels, state), dict(state), fit)
+    front, words = Stepped(config), stage(config, levels, state)
+    return Codec(codec, config, levels >> front >> words, dict(state), fit, SteppedKernel(levels, front.rules, words))

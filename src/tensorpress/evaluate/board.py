@@ -38,11 +38,12 @@ from tensorpress.pytorch.plan import FAMILY, FeaturePlan
 KLS = (0.0125, 0.025, 0.05)  # nats
 DROPS = (0.1, 0.5, 1.0)  # percentage points
 CHUNK = 20  # images
+LOSSLESS_CHUNKS = 3
 RESAMPLES = 400
-# qualities of a curve: the first is lossless where the card says so
+# qualities of a curve, the most telling first: the KLs that are read off lie between the first four on most networks
 LADDERS = {
-    "step": (1.0, 2.0, 2.8, 4.0, 5.6, 8.0),
-    "levels": (256.0, 64.0, 40.0, 28.0, 20.0, 14.0),
+    "step": (1.7, 2.4, 3.4, 4.8, 1.0, 7.0),
+    "levels": (128.0, 64.0, 40.0, 28.0, 20.0, 256.0),
     "bits": (8.0, 7.0, 6.5, 6.0, 5.5),
 }
 ANCHOR = "uniform_rans"  # what savings are counted against
@@ -103,15 +104,16 @@ def variants(names: Sequence[str] | None = None) -> list[Variant]:
 
 @dataclass(frozen=True)
 class Job:
-    """One plan: an entry at a quality, by a scale rule. The first of a ladder is also made at the 99.99 % scale."""
+    """One plan: an entry at a quality, by a scale rule; `lossless`: every site's plain 8-bit levels, on fewer images."""
 
     variant: Variant
     quality: float | None
     scale: str = "max"
+    lossless: bool = False
 
     @property
     def slug(self) -> str:
-        return f"{self.variant.slug}-{'fixed' if self.quality is None else f'{self.quality:g}'}-{self.scale.replace('.', '')}"
+        return f"{self.variant.slug}-{'fixed' if self.quality is None else f'{self.quality:g}'}-{self.scale.replace('.', '')}{'-lossless' if self.lossless else ''}"
 
 
 def jobs_of(variant: Variant, points: int) -> list[Job]:
@@ -120,7 +122,7 @@ def jobs_of(variant: Variant, points: int) -> list[Job]:
         return [Job(variant, None)]
     ladder = LADDERS.get(card.quality) or tuple(np.geomspace(card.quality_fine, card.quality_coarse, 9)[:6].tolist())
     found = [Job(variant, q) for q in ladder[:points]]
-    return [*found, Job(variant, ladder[0], "p99.99")] if keeps_levels(variant) else found
+    return [*found, *(Job(variant, card.quality_fine, scale, True) for scale in ("max", "p99.99"))] if keeps_levels(variant) else found
 
 
 def keeps_levels(variant: Variant) -> bool:
@@ -143,9 +145,9 @@ class Board:
     def chunk_path(self, slug: str, start: int) -> Path:
         return self.folder / f"{slug}@{start}.npz"
 
-    @property
-    def chunks(self) -> list[int]:
-        return list(range(0, len(self.images), CHUNK))
+    def chunks(self, lossless: bool = False) -> list[int]:
+        """First images of what is measured at once; a lossless ratio needs fewer than a KL."""
+        return list(range(0, len(self.images), CHUNK))[: LOSSLESS_CHUNKS if lossless else None]
 
     # --- plans -----------------------------------------------------------------------------------------------------
 
@@ -168,7 +170,7 @@ class Board:
             options=dict(v.options),
             scale=job.scale,
             ranges=tuple(o.range(job.scale) for o in found.ranged),
-            weights=found.weights if v.steps != "equal" and registry.card(v.codec).quality == "step" else np.ones(len(found.sites)),
+            weights=found.weights if v.steps != "equal" and not job.lossless and registry.card(v.codec).quality == "step" else np.ones(len(found.sites)),
             exponents=found.exponents if by_channel else (),
             references=found.references if v.references and registry.build(v.codec, v.options).takes_reference else (),
         )
@@ -214,10 +216,10 @@ class Board:
         np.savez(temporary, **arrays)
         os.replace(temporary, path)
 
-    def gathered(self, slug: str) -> dict[str, NDArray[Any]] | None:
+    def gathered(self, slug: str, lossless: bool = False) -> dict[str, NDArray[Any]] | None:
         """All chunks of a plan as one, or None where one is missing."""
         parts = []
-        for start in self.chunks:
+        for start in self.chunks(lossless):
             if not self.chunk_path(slug, start).exists():
                 return None
             with np.load(self.chunk_path(slug, start), allow_pickle=False) as z:
@@ -229,18 +231,19 @@ class Board:
     # --- entries ---------------------------------------------------------------------------------------------------
 
     def point(self, job: Job, before: NDArray[Any]) -> dict[str, Any] | None:
-        found = self.gathered(job.slug)
+        found = self.gathered(job.slug, job.lossless)
         if found is None:
             return None
         plan = FeaturePlan.load(self.plan_path(job))
-        judged = fidelity(before, None, found["logits"], self.labels).to_json()
+        count = len(found["logits"])
+        judged = fidelity(before[:count], None, found["logits"], None if self.labels is None else self.labels[:count]).to_json()
         nbytes, raw = found["nbytes"].sum(0), found["raw"].sum(0)
         ratios = raw / np.maximum(nbytes, 1)
         return {
             "quality": job.quality, "scale": job.scale, "ratio": float(raw.sum() / nbytes.sum()), "bits_per_value": float(8 * nbytes.sum() / raw.sum()),
             "ratio_mean_of_layers": float(ratios.mean()), "ratio_worst_layer": float(ratios.min()), "shared_nbytes": plan.shared_nbytes,
             "nbytes": int(nbytes.sum()), "raw_nbytes": int(raw.sum()), "fit_seconds": plan.meta.get("seconds"),
-            "images_per_second": float(len(self.images) / found["seconds"]) if found["seconds"] else None,
+            "images": count, "images_per_second": float(count / found["seconds"]) if found["seconds"] else None,
             **{k: judged[k] for k in ("kl", "kl_ci95", "agreement", "expected_drop", "drop_points", "drop_ci95", "drop_smoothed", "drop_smoothed_ci95")},
         }  # fmt: skip
 
@@ -251,14 +254,14 @@ class Board:
             return None
         jobs = jobs_of(variant, points)
         measured = [(job, self.point(job, before["logits"])) for job in jobs]
-        curve = [(job, p) for job, p in measured if p is not None and job.scale == "max"]
+        curve = [(job, p) for job, p in measured if p is not None and not job.lossless]
         if not curve:
             return None
-        lossless = {job.scale: p for job, p in measured if p is not None and keeps_levels(variant) and job.quality == jobs[0].quality}
+        lossless = {job.scale: p for job, p in measured if p is not None and job.lossless}
         row = {
             "name": variant.name, "codec": variant.codec, "options": dict(variant.options), "steps": variant.steps, "references": variant.references,
             "images": len(self.images), "calib_images": len(self.calibration), "points": [p for _, p in curve],
-            "lossless": {s: {k: p[k] for k in ("ratio", "ratio_mean_of_layers", "ratio_worst_layer", "kl", "shared_nbytes")} for s, p in lossless.items()},
+            "lossless": {s: {k: p[k] for k in ("images", "ratio", "ratio_mean_of_layers", "ratio_worst_layer", "kl", "shared_nbytes")} for s, p in lossless.items()},
             "machine": machine(), **context,
         }  # fmt: skip
         kls, sizes, drops = self._by_image([job for job, _ in curve], before["logits"])
@@ -353,8 +356,13 @@ def run(
     try:
         todo: list[tuple[str, Any]] = [("plan", j) for j in jobs if not board.plan_path(j).exists()]
         _each(todo, workers, stop, "fitting plans", progress, troubles)
-        slugs = ["float", *(j.slug for j in jobs if board.plan_path(j).exists())]
-        chunks = [("chunk", (s, start)) for start in board.chunks for s in slugs if not board.chunk_path(s, start).exists()]
+        slugs = [("float", False), *((j.slug, j.lossless) for j in jobs if board.plan_path(j).exists())]
+        chunks = [
+            ("chunk", (slug, start))
+            for start in board.chunks()
+            for slug, lossless in slugs
+            if start in board.chunks(lossless) and not board.chunk_path(slug, start).exists()
+        ]
         _each(chunks, workers, stop, "measuring", progress, troubles)
     finally:
         os.environ["TENSORPRESS_THREADS"] = threads or ""
