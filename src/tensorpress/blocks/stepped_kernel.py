@@ -68,5 +68,5 @@ class SteppedKernel:
         if dtype.kind != "f":
             return levels ^ np.uint8(128) if dtype == np.int8 else levels
         with np.errstate(over="ignore"):
-            values = (levels.astype(np.int32) - zero).astype(np.float32) * np.float32(self.levels.scale_for(dtype))
+            values: Array = (levels.astype(np.int32) - zero).astype(np.float32) * np.float32(self.levels.scale_for(dtype))
             return values.astype(dtype)
