@@ -137,7 +137,7 @@ def test_apack_ranges():
     fitted = apack.Ranges(apack.fit_ranges(skewed))
     p = skewed[skewed > 0] / skewed.sum()
     entropy = float(-(p * np.log2(p)).sum() * skewed.sum())
-    assert entropy <= fitted.footprint(skewed) < min(1.03 * entropy, 0.9 * even.footprint(skewed))
+    assert entropy <= fitted.footprint(skewed) < min(1.01 * entropy, 0.93 * even.footprint(skewed))
 
 
 def test_apack_refuses_offsets_beyond_their_range():
@@ -176,7 +176,7 @@ def test_dct2d_error_falls_with_the_step_and_smooth_maps_cost_little():
         sizes.append(len(payload))
     assert errors[0] < 1 < errors[2] < 8 and errors == sorted(errors) and sizes == sorted(sizes, reverse=True)
     assert sizes[1] < smooth.size / 3
-    assert len(registry.build("zvc").fit([smooth]).encode_payload(smooth)) > 2 * sizes[1]
+    assert len(registry.build("zvc").fit([smooth]).encode_payload(smooth)) > 1.5 * sizes[1]
     assert dct2d.CARD.lossless is False
 
 

@@ -3,8 +3,7 @@
     x -> 8-bit levels -> step, dead zone -> words -+-> range number -> static coder, 10-bit table a layer
                                                    +-> offset in the range -> its bits as they are
 
-A reconstruction: ranges are fitted by the paper's greedy search (start even, move one bound at a time while the
-footprint falls); the symbol coder is our static rANS with the same 10-bit counts, where the paper builds a 16-bit
+A reconstruction: the paper finds its ranges by a greedy search, here they are the best there are; the symbol coder is our static rANS with the same 10-bit counts, where the paper builds a 16-bit
 arithmetic coder, so sizes agree but for each string's head.
 """
 
@@ -68,21 +67,23 @@ class Ranges:
 
 
 def fit_ranges(counts: NDArray[np.int64]) -> tuple[int, ...]:
-    """The bounds that no move of one of them by 1, 4 or 16 makes better."""
-    starts, best = [16 * k for k in range(RANGES)], np.inf
-    best = Ranges(starts).footprint(counts)
-    improved = True
-    while improved:
-        improved = False
-        for k in range(1, RANGES):
-            for move in (-16, -4, -1, 1, 4, 16):
-                trial = [*starts[:k], starts[k] + move, *starts[k + 1 :]]
-                if not trial[k - 1] < trial[k] < (trial[k + 1] if k + 1 < RANGES else 256):
-                    continue
-                found = Ranges(trial).footprint(counts)
-                if found < best - 1e-9:
-                    starts, best, improved = trial, found, True
-    return tuple(starts)
+    """The 16 ranges of least footprint: a dynamic programme over where the last one begins, for the footprint is a sum over ranges."""
+    below = np.concatenate([[0], np.cumsum(counts)]).astype(np.float64)
+    first, end = np.arange(256)[:, None], np.arange(257)[None, :]
+    size, length = below[end] - below[first], np.maximum(end - first, 1)
+    bits = np.ceil(np.log2(length))
+    whole = max(below[-1], 1.0)
+    cost = np.where(end > first, size * (bits - np.log2(np.maximum(size, 1.0) / whole)), np.inf)  # [first, end)
+    best, chosen = cost[0], []
+    for _ in range(RANGES - 1):
+        total = best[:256, None] + cost
+        chosen.append(total.argmin(0))
+        best = total.min(0)
+    starts, at = [], 256
+    for row in reversed(chosen):
+        at = int(row[at])
+        starts.append(at)
+    return (0, *reversed(starts))
 
 
 class RangeWords(WordStage):
