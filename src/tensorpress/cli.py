@@ -32,6 +32,7 @@ from tensorpress.cli_parts import (
     References,
     Resize,
     Scale,
+    Score,
     Set,
     Std,
     Steps,
@@ -91,6 +92,7 @@ def calibrate(
     scale: Scale = "p99.99",
     steps: Steps = "fisher",
     references: References = True,
+    score: Score = None,
     set_: Set = None,
     mean: Mean = None,
     std: Std = None,
@@ -108,12 +110,13 @@ def calibrate(
     with Bar() as bar:
         plan = features.calibrate(
             network, Prepared(chosen, wanted), codec, max_drop=max_drop, max_kl=max_kl, ratio=ratio, bits=bits, quality=quality,
-            options=parse_options(set_ or []), scale=scale, steps=steps, references=references, progress=bar,
+            options=parse_options(set_ or []), scale=scale, steps=steps, references=references, score=score, progress=bar,
         )  # fmt: skip
     plan = dataclasses.replace(plan, meta={**plan.meta, "calib_pictures": list(chosen.ids)})
     plan.save(output)
     tell_target(plan)
-    out.print(f"{output}: {len(plan.entries)} sites, codec {codec}, quality {plan.meta['quality']}, {plan.shared_nbytes:,} bytes of shared state")
+    chosen = f"a quality by site (gap {plan.meta.get('gap', 0):.2g} nats)" if score else f"quality {plan.meta['quality']}"
+    out.print(f"{output}: {len(plan.entries)} sites, codec {codec}, {chosen}, {plan.shared_nbytes:,} bytes of shared state")
 
 
 @features_app.command()

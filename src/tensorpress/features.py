@@ -18,6 +18,9 @@ from torch import Tensor, nn
 from tensorpress.core import registry
 from tensorpress.core.errors import InputError
 from tensorpress.evaluate import measure as _measure
+from tensorpress.evaluate import score as scoring
+from tensorpress.planning import allocate as _allocate
+from tensorpress.planning.correct import correct
 from tensorpress.planning.quality import coarsest_within
 from tensorpress.pytorch.calibration import Calibration, Progress, reference_plan, silent
 from tensorpress.pytorch.plan import FeaturePlan
@@ -42,16 +45,23 @@ def calibrate(
     scale: str = "p99.99",
     steps: str = "fisher",
     references: bool = True,
+    score: str | None = None,
     progress: Progress = silent,
 ) -> FeaturePlan:
     """The coarsest plan that keeps a target on `images` (each float32 (1, C, H, W); no labels needed).
 
     At most one target: `max_drop` (expected top-1 drop, percentage points), `max_kl` (mean + 1 standard error, nats),
     `ratio` (total, against 8 bits; the finest that reaches it), `bits` (a value); or `quality`, the codec's own
-    parameter as it stands. None of them: max_drop = 0.5. `plan.meta` records the target, whether it was met, and every
+    parameter as it stands. None of them: max_drop = 0.5. `score` ('fisher', 'mse', 'measured'): every site's quality is
+    chosen by the allocator from a table of bytes and distortions, then put right by measurement with all sites on. `plan.meta` records the target, whether it was met, and every
     quality that was tried. InputError for options, networks and images that cannot be used.
     """
     calibration = Calibration.measure(model, images, codec, options=options, scale=scale, steps=steps, references=references, progress=progress)
+    if score is not None:
+        if quality is not None:
+            raise InputError("a quality leaves nothing to allocate: give a target with score")
+        scored = scoring.score(calibration, model, images, score, progress=progress)
+        return allocate(model, images, scored, max_drop=max_drop, max_kl=max_kl, ratio=ratio, bits=bits, progress=progress)
     return settle(model, images, calibration, max_drop=max_drop, max_kl=max_kl, ratio=ratio, bits=bits, quality=quality, progress=progress)
 
 
@@ -69,16 +79,12 @@ def settle(
 ) -> FeaturePlan:
     """Turn the global parameter until the target is met; `calibrate` without the measuring."""
     card = registry.card(calibration.codec)
-    given = {k: v for k, v in {"max_drop": max_drop, "max_kl": max_kl, "ratio": ratio, "bits": bits}.items() if v is not None}
-    if len(given) + (quality is not None) > 1:
-        raise InputError(f"give one target, not {' and '.join([*given, *(['quality'] if quality is not None else [])])}")
-    for name, value in given.items():
-        if not value > 0:
-            raise InputError(f"{name} is {value}: it must be above 0")
+    target = _target(max_drop, max_kl, ratio, bits)
+    if quality is not None and any(v is not None for v in (max_drop, max_kl, ratio, bits)):
+        raise InputError(f"give one target, not {' and '.join(target)} and quality")
     meta: dict[str, Any] = {"calib_images": calibration.images, "ranges": [list(r) for r in calibration.ranges]}
     if not card.quality or quality is not None or card.quality in calibration.options:
         return calibration.plan_at(quality, {**meta, "target": {"quality": quality}, "target_met": None, "tried": []})
-    target = given or DEFAULT_TARGET
     before = _measure.outputs(model, images, "uncompressed network", progress)
     tried: list[dict[str, float]] = []
 
@@ -96,6 +102,53 @@ def settle(
         # the finest that reaches a ratio is the coarsest of the other direction: 1 / ratio falls where the ratio rises
         result = coarsest_within(lambda q: 1 / at(q)["ratio"], 1 / wanted, fine=coarse, coarse=fine, integer=card.quality_integer)
     return calibration.plan_at(result.quality, {**meta, "target": dict(target), "target_met": result.met, "tried": tried})
+
+
+def allocate(
+    model: nn.Module,
+    images: Sequence[Tensor],
+    scored: scoring.Scored,
+    *,
+    max_drop: float | None = None,
+    max_kl: float | None = None,
+    ratio: float | None = None,
+    bits: float | None = None,
+    progress: Progress = silent,
+) -> FeaturePlan:
+    """An option for every site: the cheapest whose measured loss keeps `max_kl` or `max_drop`, or the least loss at a `ratio` or `bits`.
+
+    `plan.meta` records the rounds of measurement, and the gap between the loss that the table predicted and the true one.
+    """
+    target = _target(max_drop, max_kl, ratio, bits)
+    calibration = scored.calibration
+    meta: dict[str, Any] = {"calib_images": calibration.images, "ranges": [list(r) for r in calibration.ranges], "target": dict(target)}
+    if "ratio" in target or "bits" in target:
+        wanted = target.get("ratio") or 8 / target["bits"]
+        raw = sum(int(np.prod(o.shape)) for o in calibration.observed)
+        found = _allocate.allocate(scored.table, max_cost=raw / wanted)
+        return scored.plan(found.choice, {**meta, "target_met": found.met, "predicted": found.distortion, "tried": []})
+    key, limit = ("kl_bound", target["max_kl"]) if "max_kl" in target else ("expected_drop", target["max_drop"])
+    before = _measure.outputs(model, images, "uncompressed network", progress)
+    tried: list[dict[str, float]] = []
+
+    def at(choice: tuple[int, ...]) -> float:
+        measured = _measure.quick(model, scored.plan(choice), images, before, progress)
+        tried.append({"quality": float(np.mean([scored.qualities[k] for k in choice])), **measured})
+        return measured[key]
+
+    result = correct(scored.table, at, limit)
+    gap = {"predicted": result.allocation.distortion, "measured": result.measured, "gap": result.gap}
+    return scored.plan(result.allocation.choice, {**meta, **gap, "target_met": result.allocation.met, "tried": tried})
+
+
+def _target(max_drop: float | None, max_kl: float | None, ratio: float | None, bits: float | None) -> dict[str, float]:
+    given = {k: v for k, v in {"max_drop": max_drop, "max_kl": max_kl, "ratio": ratio, "bits": bits}.items() if v is not None}
+    if len(given) > 1:
+        raise InputError(f"give one target, not {' and '.join(given)}")
+    for name, value in given.items():
+        if not value > 0:
+            raise InputError(f"{name} is {value}: it must be above 0")
+    return given or dict(DEFAULT_TARGET)
 
 
 def evaluate(

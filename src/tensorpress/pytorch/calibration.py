@@ -65,6 +65,7 @@ class Calibration:
     exponents: tuple[tuple[int, ...], ...] = ()  # [sites][channels] of steps by channel, where the codec has them
     references: tuple[int | None, ...] = ()  # [sites] the earlier site that each is predicted from
     ranged: tuple[Observed, ...] = ()  # of the sites' outputs: what `ranges` come from
+    sensitivity: tuple[NDArray[np.float64], ...] = ()  # [sites][channels] E[g^2], where it was read
 
     @classmethod
     def measure(
@@ -101,6 +102,7 @@ class Calibration:
             observed = observe(model, sites, [tap] * len(sites), counted(images, "reading maps", progress), kept, len(images), card.fit_values)
         weights = np.ones(len(sites))
         exponents: tuple[tuple[int, ...], ...] = ()
+        g2: list[NDArray[np.float64]] = []
         if steps != "equal" and card.quality == "step":
             g2 = fisher(model, sites, outputs, counted(images, "reading sensitivities", progress))
             mean = np.array([g.mean() if g.size else 0.0 for g in g2])
@@ -113,7 +115,7 @@ class Calibration:
         found: tuple[int | None, ...] = ()
         if references and unfitted.takes_reference:
             found = tuple(reference_of(i, sites, observed) for i in range(len(sites)))
-        return cls(codec, dict(options or {}), scale, fingerprint(model), sites, tuple(observed), ranges, weights, len(images), exponents, found, tuple(at_output))
+        return cls(codec, dict(options or {}), scale, fingerprint(model), sites, tuple(observed), ranges, weights, len(images), exponents, found, tuple(at_output), tuple(g2))
 
     def codec_at(self, index: int, quality: float | None) -> Codec:
         """The codec fitted to one site."""
@@ -136,10 +138,11 @@ class Calibration:
     def plan_at(self, quality: float | None, meta: Mapping[str, Any] | None = None) -> FeaturePlan:
         """The plan with the global parameter at `quality` (None: the codec's own default)."""
         with ThreadPoolExecutor(os.cpu_count()) as pool:  # fits release the interpreter for most of their time
-            entries = list(pool.map(lambda index: self._entry_at(index, quality), range(len(self.sites))))
+            entries = list(pool.map(lambda index: self.entry_at(index, quality), range(len(self.sites))))
         return FeaturePlan(FAMILY, self.model, tuple(entries), {"codec": self.codec, "scale": self.scale, "quality": quality, **(meta or {})})
 
-    def _entry_at(self, index: int, quality: float | None) -> Entry:
+    def entry_at(self, index: int, quality: float | None) -> Entry:
+        """The plan's entry of one site. InputError names the site."""
         reference = self.references[index] if self.references else None
         try:
             return Entry(self.sites[index], self.codec_at(index, quality), self.observed[index].shape, reference)
