@@ -1,4 +1,4 @@
-"""Writes the README's tables from the committed rows: `python scripts/readme_tables.py [--check]`."""
+"""Writes the tables of the README and the documents from the committed rows: `python scripts/readme_tables.py [--check]`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ import re
 import sys
 from pathlib import Path
 from typing import Any
+
+from tensorpress.evaluate.board import ABLATIONS
+from tensorpress.report.board import at, board_markdown
 
 ROOT = Path(__file__).resolve().parents[1]
 NETWORKS = {
@@ -87,14 +90,44 @@ def speed() -> str:
     return table(["all 49 maps of one ResNet-50 picture", "ratio", "encode, x memcpy", "decode, x memcpy"], lines)
 
 
+def board(ablations: bool = False) -> str:
+    """The leaderboard by network; or what each part of `context` brings, in the order in which the parts are added."""
+    names = [v.name for v in ABLATIONS]
+    blocks = []
+    for network, title in NETWORKS.items():
+        path = ROOT / "results" / "board" / f"{network}.json"
+        if not path.exists():
+            continue
+        rows = json.loads(path.read_text())
+        chosen = [r for name in names for r in rows if r["name"] == name] if ablations else [r for r in rows if r["name"] not in names]
+        if not chosen:
+            continue
+        text = ablation_table(chosen) if ablations else board_markdown(chosen)
+        blocks.append(f"**{title}**, {chosen[0]['images']} pictures\n\n{text}")
+    return "\n\n".join(blocks)
+
+
+def ablation_table(rows: list[dict[str, Any]]) -> str:
+    """Ratio at three KLs; the last column says how many bytes the part saves of those of the line above, at KL .025."""
+    lines, last = [], None
+    for row in rows:
+        cells, here = [at(row["at_kl"][kl]) for kl in ("0.0125", "0.025", "0.05")], row["at_kl"]["0.025"]
+        saved = f"{100 * (1 - last['ratio'] / here['ratio']):.1f} %" if last and last["reached"] == here["reached"] == "yes" and row["name"].startswith("+") else ""
+        lines.append([row["name"], *cells, saved])
+        last = here
+    return table(["part", "at KL .0125", "at KL .025", "at KL .05", "bytes saved"], lines)
+
+
 def main() -> None:
-    readme = ROOT / "README.md"
-    old = text = readme.read_text()
-    for name, make in (("results", results), ("parts", parts), ("speed", speed)):
-        text = re.sub(rf"(<!-- {name}:begin[^>]*-->\n).*?(<!-- {name}:end -->)", lambda m, f=make: m[1] + f() + "\n" + m[2], text, flags=re.S)
-    if "--check" in sys.argv[1:]:
-        sys.exit("README tables differ from the rows: run python scripts/readme_tables.py" if text != old else 0)
-    readme.write_text(text)
+    makers = {"results": results, "parts": parts, "speed": speed, "board": board, "ablations": lambda: board(ablations=True)}
+    for document in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
+        old = text = document.read_text()
+        for name, make in makers.items():
+            text = re.sub(rf"(<!-- {name}:begin[^>]*-->\n).*?(<!-- {name}:end -->)", lambda m, f=make: m[1] + f() + "\n" + m[2], text, flags=re.S)
+        if "--check" in sys.argv[1:] and text != old:
+            sys.exit(f"the tables of {document.name} differ from the rows: run python scripts/readme_tables.py")
+        if text != old:
+            document.write_text(text)
 
 
 if __name__ == "__main__":
