@@ -154,7 +154,10 @@ class Board:
     def measure(self, jobs: Sequence[Job], progress: Progress = silent) -> None:
         """Read ranges, maps and sensitivities once for each tap; plans are made from them."""
         for job in jobs:
-            tap = registry.build(job.variant.codec, job.variant.options).tap
+            try:
+                tap = registry.build(job.variant.codec, job.variant.options).tap
+            except TensorPressError:
+                continue  # told when its plan is made
             if tap not in self._measured and not self.plan_path(job).exists():
                 codec, steps = ("context", "channel") if tap == "output" else (job.variant.codec, "equal")
                 self._measured[tap] = Calibration.measure(self.model, self.calibration, codec, scale="max", steps=steps, progress=progress)
