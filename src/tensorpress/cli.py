@@ -204,7 +204,7 @@ def demo(
     html: Annotated[Path, typer.Option(help="The page to write.")] = Path("demo-report.html"),
     json_path: Annotated[Path | None, typer.Option("--json", help="Write the result rows.")] = None,
 ) -> None:
-    """Five codecs on a packaged digits network: accuracy, agreement, ratio, and a page. No download; about half a minute."""
+    """Six codecs on a packaged digits network: accuracy, agreement, ratio, and a page. No download; about half a minute."""
     need_plotly()
     from tensorpress.demo.run import run
 

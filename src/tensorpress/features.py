@@ -75,9 +75,10 @@ def settle(
     ratio: float | None = None,
     bits: float | None = None,
     quality: float | None = None,
+    rounds: int = 9,
     progress: Progress = silent,
 ) -> FeaturePlan:
-    """Turn the global parameter until the target is met; `calibrate` without the measuring."""
+    """Turn the global parameter until the target is met, in at most `rounds` measurements; `calibrate` without the measuring."""
     card = registry.card(calibration.codec)
     target = _target(max_drop, max_kl, ratio, bits)
     if quality is not None and any(v is not None for v in (max_drop, max_kl, ratio, bits)):
@@ -96,11 +97,11 @@ def settle(
     fine, coarse = card.quality_fine, card.quality_coarse
     if "max_kl" in target or "max_drop" in target:
         key, limit = ("kl_bound", target["max_kl"]) if "max_kl" in target else ("expected_drop", target["max_drop"])
-        result = coarsest_within(lambda q: at(q)[key], limit, fine=fine, coarse=coarse, integer=card.quality_integer)
+        result = coarsest_within(lambda q: at(q)[key], limit, fine=fine, coarse=coarse, integer=card.quality_integer, rounds=rounds)
     else:
         wanted = target["ratio"] if "ratio" in target else 8 / target["bits"]
         # the finest that reaches a ratio is the coarsest of the other direction: 1 / ratio falls where the ratio rises
-        result = coarsest_within(lambda q: 1 / at(q)["ratio"], 1 / wanted, fine=coarse, coarse=fine, integer=card.quality_integer)
+        result = coarsest_within(lambda q: 1 / at(q)["ratio"], 1 / wanted, fine=coarse, coarse=fine, integer=card.quality_integer, rounds=rounds)
     return calibration.plan_at(result.quality, {**meta, "target": dict(target), "target_met": result.met, "tried": tried})
 
 

@@ -75,3 +75,16 @@ def test_energy_counts_every_read():
 
 def test_the_machine_in_one_line():
     assert "\n" not in machine() and "torch" in machine() and "/" not in machine().split("commit")[0].replace("c++/", "")
+
+
+def test_energy_with_the_codecs_own_work():
+    from tensorpress.evaluate.energy import ADD, MAC, RANS, dram_energy, logic, with_logic
+
+    layer = {"codec": "zvc", "raw_nbytes": 1000, "nbytes": 500, "reads": 2}
+    plain, whole = dram_energy([layer], "lpddr4"), with_logic([layer], "lpddr4")
+    assert whole["joules_logic"] == pytest.approx(1000 * 3 * 2 * ADD * 1e-12)
+    assert whole["joules"] == pytest.approx(plain["joules"] + whole["joules_logic"])
+    assert logic("klt", {"block": 8})[0] == pytest.approx(8 * MAC + RANS)
+    referred = with_logic([{**layer, "reference_nbytes": 100}], "lpddr4")
+    assert referred["joules"] - whole["joules"] == pytest.approx(8 * 100 * 2 * 6 * 1e-12)
+    assert logic("context", {"backend": "fast"})[1] < logic("context", {})[1]

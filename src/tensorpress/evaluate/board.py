@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from tensorpress.core import registry
 from tensorpress.core.errors import InputError, TensorPressError
 from tensorpress.evaluate.curves import bd_rate, ratio_at_kl
+from tensorpress.evaluate.energy import MEMORIES, with_logic
 from tensorpress.evaluate.fidelity import fidelity, kl_per_image
 from tensorpress.evaluate.machine import machine
 from tensorpress.evaluate.measure import logits_of
@@ -39,6 +40,7 @@ KLS = (0.0125, 0.025, 0.05)  # nats
 DROPS = (0.1, 0.5, 1.0)  # percentage points
 CHUNK = 20  # images
 LOSSLESS_CHUNKS = 3
+ENERGY_KL = 0.025  # the point nearest to it stands for an entry's energy
 RESAMPLES = 400
 # qualities of a curve, the most telling first: the KLs that are read off lie between the first four on most networks
 LADDERS = {
@@ -268,9 +270,24 @@ class Board:
             "machine": machine(), **context,
         }  # fmt: skip
         kls, sizes, drops = self._by_image([job for job, _ in curve], before["logits"])
+        row["energy"] = self.energy(min(curve, key=lambda one: abs(math.log(max(one[1]["kl"], 1e-9) / ENERGY_KL)))[0])
         row["at_kl"] = {f"{kl:g}": at_limit(kls, sizes, kl) for kl in KLS}
         row["at_drop"] = {f"{d:g}": at_limit(drops, sizes, d) for d in DROPS}
         return row
+
+    def energy(self, job: Job) -> dict[str, Any]:
+        """Joules an image by kind of memory, DRAM and the codec's own work, of one plan."""
+        found, plan = self.gathered(job.slug), FeaturePlan.load(self.plan_path(job))
+        assert found is not None
+        nbytes, raw = found["nbytes"].mean(0), found["raw"].mean(0)
+        layers = [
+            {
+                "site": e.site.name, "codec": e.codec.id, "params": e.codec.params, "reads": e.site.reads, "raw_nbytes": float(raw[i]), "nbytes": float(nbytes[i]),
+                "reference_nbytes": 0.0 if e.reference is None else float(nbytes[e.reference]),
+            }
+            for i, e in enumerate(plan.entries)
+        ]  # fmt: skip
+        return {name: {k: with_logic(layers, name)[k] for k in ("joules_raw", "joules", "joules_logic", "saved_percent")} for name in MEMORIES}
 
     def _by_image(self, jobs: Sequence[Job], before: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
         """[points, images] KL; [points, images, 2] bytes and raw bytes; [points, images] expected drop, percentage points."""

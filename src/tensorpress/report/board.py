@@ -7,8 +7,10 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from rich import box
 from rich.table import Table
 
+from tensorpress.evaluate.energy import MEMORIES
 from tensorpress.planning.plan import write_atomically
 from tensorpress.report.markdown import UNKNOWN, Row, fixed, number, ratio, size, text, whole
 from tensorpress.report.page import curve_figure, curve_section, document, plotly_source, table
@@ -21,6 +23,11 @@ NOTE = (
     "Ratios are total bytes of all sites against 8 bits a value, headers included, all maps compressed at once; '>' where the coarsest point loses less than asked. "
     "At a KL: read off the measured curve, log ratio over log KL, with the 95 % interval of resampled images. "
     "Points: expected top-1 drop. Saved: fewer bytes than uniform_rans at that KL. Shared: what a decoder must hold, in the middle of the curve."
+)
+
+ENERGY_NOTE = (
+    "DRAM traffic at the curve's point nearest KL .025, every map written once and read as often as the network reads it, the reads of references among them, and an estimate of the codec's own "
+    "operations at 45 nm (docs/energy.md). Where memory is cheap, work is not: a codec that saves most bytes need not save most joules."
 )
 
 
@@ -58,12 +65,14 @@ def caption(rows: Sequence[Row]) -> str:
 
 
 def board_table(rows: Sequence[Row]) -> Table:
-    """For the terminal."""
-    made = Table(title=caption(rows) if rows else "nothing measured yet", caption=NOTE, caption_justify="left")
-    for title, numeric in HEAD:
-        made.add_column(title, justify="right" if numeric else "left")
+    """For the terminal: 80 columns hold the entry, its lossless ratio, three KLs and what is saved."""
+    made = Table(title=caption(rows) if rows else "nothing measured yet", caption=NOTE, caption_justify="left", box=box.SIMPLE, padding=(0, 1, 0, 0))
+    shown = (0, 1, 3, 4, 5, 6, 8)
+    for title, numeric in (HEAD[i] for i in shown):
+        made.add_column(title.removeprefix("at ") if title.startswith("at KL") else title, justify="right" if numeric else "left", no_wrap=not numeric)
     for row in ordered(rows):
-        made.add_row(*cells(row, bounds=False))
+        line = cells(row, bounds=False)
+        made.add_row(*(line[i] for i in shown))
     return made
 
 
@@ -82,6 +91,10 @@ def write_board(path: str | Path, rows: Sequence[Row]) -> None:
         figure["layout"]["height"] = 620
         sections.append(curve_section(figure))
     sections.append(f'<section class="compare"><h2>Every codec, one counting rule</h2>{table(HEAD, [cells(row) for row in best])}<p class="note">{escape(NOTE)}</p></section>')
+    if rows and all(row.get("energy") for row in rows):
+        head = (("energy saved, of", False), *((constants.title, True) for constants in MEMORIES.values()))
+        body = [[text(row["name"]), *(fixed(row["energy"][key]["saved_percent"], 0, " %") for key in MEMORIES)] for row in best]
+        sections.append(f'<section><h2>Energy, with the codec\'s own work</h2>{table(head, body)}<p class="note">{escape(ENERGY_NOTE)}</p></section>')
     if rows:
         sections.append(f"<section><h2>Conditions</h2><p>{escape(caption(rows))}.</p><p><code>{escape(text(rows[0].get('command')))}</code></p><p>{escape(text(rows[0].get('machine')))}</p></section>")
     write_atomically(Path(path), document("Leaderboard · TensorPress", sections, {"layers": [], "curve": figure} if figure else {"layers": []}, plotly_source()).encode())
