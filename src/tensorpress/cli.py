@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from tensorpress import __version__
+from tensorpress.cli_tune import tune
 from tensorpress.core.errors import InputError, TensorPressError
 
 app = typer.Typer(
@@ -234,6 +235,7 @@ def evaluate(
     bits: Bits = None,
     quality: Quality = None,
     plan_path: Annotated[Path | None, typer.Option("--plan", help="Use this plan instead of calibrating.")] = None,
+    against: Annotated[Path | None, typer.Option(help="Weights before tuning: outputs are judged against that network, uncompressed.")] = None,
     scale: Scale = "p99.99",
     steps: Steps = "fisher",
     set_: Set = None,
@@ -273,7 +275,8 @@ def evaluate(
             plan = features.settle(network, pictures, calibration, max_drop=max_drop, max_kl=max_kl, ratio=ratio, bits=bits, quality=quality, progress=bar)
         context = {"arch": name, "command": command_line()}
         inputs = Prepared(test, wanted)
-        row = features.evaluate(network, plan, inputs, truth, label_offset=wanted.label_offset, context=context, progress=bar)
+        original = network_of(arch, model, against, **pre)[0] if against is not None else None
+        row = features.evaluate(network, plan, inputs, truth, label_offset=wanted.label_offset, against=original, context=context, progress=bar)
         if html is not None:
             from tensorpress.report.page import write_page
 
@@ -310,6 +313,9 @@ def tell_target(plan: Any) -> None:
             f"[yellow]target {plan.meta['target']} was not met:[/] nearest is quality {near['quality']:g} with KL {near['kl']:.4g}, "
             f"expected drop {near['expected_drop']:.3g} points, ratio {near['ratio']:.3g}"
         )
+
+
+features_app.command("tune")(tune)
 
 
 @app.command()

@@ -103,7 +103,9 @@ class _Finder:
             space.root().sites.append(self.sites[key])
         return result
 
-    def follow(self, name: str, args: Any, kwargs: Any, operands: list[Tensor], shapes: list[Any], known: list[Tensor], result: Tensor) -> Space | None:
+    def follow(
+        self, name: str, args: Any, kwargs: Any, operands: list[Tensor], shapes: list[Any], known: list[Tensor], result: Tensor
+    ) -> Space | None:
         """The space of the result; None where this operation is not understood."""
         source = self.of.get(operands[0]) if operands else None
         source = source.root() if source is not None else None

@@ -109,7 +109,7 @@ class Pixels:
         """A random part of a large picture at the network's size; a small one shifted by up to an eighth. Perhaps mirrored."""
         if self.crop:
             short = min(image.shape[1:])
-            side = int(round(short * rng.uniform(0.65, 1)))
+            side = round(short * float(rng.uniform(0.65, 1)))
             top, left = (int(rng.integers(0, n - side + 1)) for n in image.shape[1:])
             part = image[:, top : top + side, left : left + side].float()[None]
             view = F.interpolate(part, size=(self.crop, self.crop), mode="bilinear", antialias=side > self.crop, align_corners=False)[0]
@@ -160,8 +160,8 @@ def train(state: State, original: nn.Module, pictures: Pixels, progress: Progres
         with tapped(state.model, state.sites, see):
             for number in range(steps):
                 done = (state.epoch * steps + number) / (options.epochs * steps)
-                for group, rate in zip(state.optimiser.param_groups, base):
-                    group["lr"] = rate * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done)))
+                for group, highest in zip(state.optimiser.param_groups, base):
+                    group["lr"] = highest * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done)))
                 x = pictures.batch(order[number * options.batch : (number + 1) * options.batch].tolist(), rng)
                 with torch.no_grad():
                     target = original(x).flatten(1).log_softmax(1)
@@ -176,7 +176,7 @@ def train(state: State, original: nn.Module, pictures: Pixels, progress: Progres
                 nn.utils.clip_grad_norm_(state.model.parameters(), 1.0)
                 state.optimiser.step()
                 agree = (found.argmax(1) == target.argmax(1)).float().mean()
-                sums += np.array([float(kl) * len(x), float(rate) * len(x), float(agree) * len(x), len(x)])
+                sums += len(x) * np.array([kl.item(), rate.item(), agree.item(), 1])
                 progress(f"epoch {state.epoch + 1}: KL {sums[0] / sums[3]:.4f}, {sums[1] / sums[3]:.3f} bits a value", number + 1, steps)
         if not np.isfinite(sums).all():
             raise InputError("training diverged: the loss is no longer finite; lower the learning rate")
