@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import itertools
 import json
 import os
 import sys
@@ -25,6 +26,7 @@ import torch
 from tensorpress import features
 from tensorpress.cli import Prepared
 from tensorpress.cli_tune import resized
+from tensorpress.evaluate.machine import machine
 from tensorpress.planning.plan import write_atomically
 from tensorpress.pytorch.calibration import Calibration
 from tensorpress.pytorch.pictures import open_pictures
@@ -55,28 +57,40 @@ class Recipe:
     times: tuple[float, ...] = (0.8, 1.0, 1.25)  # of the learned steps, or of the calibrated quality
 
 
-CIFAR = Options(lagrangian=0.05, epochs=1, batch=64, learning_rate=3e-4, rate_share=0.25)
-ENTROPY = dataclasses.replace(CIFAR, lagrangian=0.1, epochs=3, learning_rate=5e-4, rate="entropy")
+CIFAR = Options(lagrangian=0.05, epochs=1, batch=64, learning_rate=5e-5, rate_share=0.25)
+FAST = dataclasses.replace(CIFAR, learning_rate=3e-4)
+ENTROPY = dataclasses.replace(CIFAR, lagrangian=0.2, epochs=2, learning_rate=1e-4, rate="entropy")
 IMAGENET = Options(lagrangian=0.05, epochs=2, batch=8, learning_rate=3e-5, rate_share=0.25)
+LONG = dataclasses.replace(ENTROPY, epochs=3, batch=32, learning_rate=1e-3)
+SCALES = dataclasses.replace(IMAGENET, lagrangian=0.15, learning_rate=5e-4, mixed=False, learn="scales")
 
 RECIPES = {
-    "resnet50-plain": Recipe("resnet50", 3.5, order=False),
+    "resnet50-plain": Recipe("resnet50", 3.5, order=False, times=(0.7, 0.9, 1.1)),
     "resnet50-order": Recipe("resnet50", 3.5, times=(1.0,)),
-    "resnet50-tuned": Recipe("resnet50", 3.5, IMAGENET),
+    "resnet50-tuned": Recipe("resnet50", 3.5, IMAGENET, times=(1.0, 1.25)),
+    "resnet50-steps": Recipe("resnet50", 3.2, dataclasses.replace(SCALES, epochs=1, learn="codec"), count=200, times=(0.8, 1.0)),
+    "resnet50-scales": Recipe("resnet50", 3.2, dataclasses.replace(SCALES, epochs=1), times=(1.0, 1.2)),
     "resnet18-plain": Recipe("resnet18", 4.0, order=False),
-    "resnet18-order": Recipe("resnet18", 4.0),
-    "resnet18-steps": Recipe("resnet18", 4.0, dataclasses.replace(IMAGENET, epochs=1, learn="codec")),
+    "resnet18-order": Recipe("resnet18", 4.0, times=(1.0,)),
+    "resnet18-dct": Recipe("resnet18", 4.0, order=False, codec_options=(("transform", "dct"),), times=(1.0,)),
+    "resnet18-dct-order": Recipe("resnet18", 4.0, codec_options=(("transform", "dct"),), times=(1.0,)),
+    "resnet18-paper": Recipe("resnet18", 12.0, order=False, codec_options=(("profile", "paper"),), times=(1.0,)),
+    "resnet18-paper-order": Recipe("resnet18", 12.0, codec_options=(("profile", "paper"),), times=(1.0,)),
+    "resnet18-steps": Recipe("resnet18", 4.0, dataclasses.replace(SCALES, epochs=1, learn="codec")),
     "resnet18-tuned": Recipe("resnet18", 4.0, dataclasses.replace(IMAGENET, epochs=3)),
-    "cifar_resnet56-plain": Recipe("cifar_resnet56", 9.0, order=False, times=(0.5, 0.7, 1.0)),
+    "resnet18-scales": Recipe("resnet18", 4.0, SCALES),
+    "cifar_resnet56-plain": Recipe("cifar_resnet56", 9.0, order=False, times=(0.5, 0.7, 0.8, 1.0)),
     "cifar_resnet56-order": Recipe("cifar_resnet56", 9.0, times=(0.5, 0.7, 1.0)),
-    "cifar_resnet56-tuned": Recipe("cifar_resnet56", 9.0, CIFAR, count=10000, times=(0.7, 0.85, 1.0, 1.25)),
+    "cifar_resnet56-tuned": Recipe("cifar_resnet56", 9.0, CIFAR, count=10000, times=(0.7, 0.85, 0.9, 1.0, 1.25)),
+    "cifar_resnet56-fast": Recipe("cifar_resnet56", 9.0, FAST, count=10000, times=(0.7, 0.85, 1.0, 1.25)),
     "cifar_resnet20-plain": Recipe("cifar_resnet20", 9.0, order=False, times=(0.7, 1.0, 1.4)),
     "cifar_resnet20-order": Recipe("cifar_resnet20", 9.0, times=(0.7, 1.0, 1.4)),
     "cifar_resnet20-dct": Recipe("cifar_resnet20", 9.0, codec_options=(("transform", "dct"),), times=(0.7, 1.0, 1.4)),
-    "cifar_resnet20-tuned": Recipe("cifar_resnet20", 9.0, CIFAR, count=4000, times=(0.7, 1.0, 1.4)),
-    "cifar_resnet20-early": Recipe("cifar_resnet20", 9.0, CIFAR, count=4000, early=True, times=(0.7, 1.0, 1.4)),
+    "cifar_resnet20-tuned": Recipe("cifar_resnet20", 9.0, FAST, count=4000, times=(0.7, 1.0, 1.4)),
+    "cifar_resnet20-early": Recipe("cifar_resnet20", 9.0, FAST, count=4000, early=True, times=(0.7, 1.0, 1.4)),
     "cifar_resnet20-order0": Recipe("cifar_resnet20", 9.0, order=False, codec="uniform_rans", times=(0.5, 0.7, 1.0, 1.4)),
-    "cifar_resnet20-entropy": Recipe("cifar_resnet20", 9.0, ENTROPY, count=10000, order=False, codec="uniform_rans", times=(0.7, 1.0, 1.4, 2.0)),
+    "cifar_resnet20-entropy-long": Recipe("cifar_resnet20", 14.0, LONG, count=10000, order=False, codec="uniform_rans", times=(0.5, 0.7, 1.0, 1.4)),
+    "cifar_resnet20-entropy": Recipe("cifar_resnet20", 12.0, ENTROPY, count=10000, order=False, codec="uniform_rans", times=(0.7, 1.0, 1.4, 2.0)),
 }
 
 
@@ -148,8 +162,9 @@ def measure(name: str, recipe: Recipe) -> None:
         calibration = Calibration.measure(m.network, images[:16], "dct_cm", options=dict(recipe.codec_options), scale="max")
         if recipe.codec != "dct_cm":
             state = begin(m.network, calibration.sites, starts(calibration, recipe.quality, "none"), Options(rate="entropy"))
-    points = []
-    for times in recipe.times:
+    file = ROWS / f"tune-{name}.json"
+    points = json.loads(file.read_text())["points"] if file.exists() else []  # points that are there are kept: remove the file to start anew
+    for times in [t for t in recipe.times if t not in [p["times"] for p in points]]:
         plan = plan_of(state, images[:16], recipe.codec, times=times) if state is not None else calibration.plan_at(recipe.quality * times)
         with torch.inference_mode():
             row = features.evaluate(m.network, plan, left, m.labels, against=original)
@@ -159,14 +174,15 @@ def measure(name: str, recipe: Recipe) -> None:
         print(f"{name} x{times:g}: {row['ratio']:.3f} total, {row['ratio_mean_of_layers']:.3f} mean of layers, KL {row['kl']:.4f}, "
               f"smoothed drop {row['drop_smoothed']:.2f}, {row['seconds']:.0f} s", flush=True)  # fmt: skip
     made = dataclasses.asdict(recipe) | {"history": state.history if state is not None else []}
-    told = {"name": name, "command": f"python scripts/measure_tune.py measure {name}", "recipe": made, "images": len(m.left), "machine": row["machine"], "points": points}
-    write_atomically(ROWS / f"tune-{name}.json", (json.dumps(told, indent=1) + "\n").encode())
+    told = {"name": name, "command": f"python scripts/measure_tune.py measure {name}", "recipe": made, "images": len(m.left), "machine": machine(), "points": points}
+    points.sort(key=lambda p: p["times"])
+    write_atomically(file, (json.dumps(told, indent=1) + "\n").encode())
 
 
 def at_kl(points: list[dict[str, Any]], limit: float, key: str = "ratio") -> float | None:
     """`key` where KL is `limit`, between the measured points, linear in log KL; None outside them."""
     ordered = sorted(points, key=lambda p: p["kl"])
-    for low, high in zip(ordered, ordered[1:]):
+    for low, high in itertools.pairwise(ordered):
         if low["kl"] <= limit <= high["kl"]:
             share = np.log(limit / low["kl"]) / np.log(high["kl"] / low["kl"])
             return float(low[key] + share * (high[key] - low[key]))

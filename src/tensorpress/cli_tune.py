@@ -26,7 +26,7 @@ def tune(
     epochs: Annotated[int, typer.Option(min=1)] = 4,
     batch: Annotated[int, typer.Option(min=1)] = 32,
     rate: Annotated[str, typer.Option(help="Model of the bits: cells (dct_cm), paper (its 8-bit profile) or entropy (context coders).")] = "cells",
-    learn: Annotated[str, typer.Option(help="all, or codec: steps and masks alone, the weights stay.")] = "all",
+    learn: Annotated[str, typer.Option(help="all; scales: of the weights only vectors (batch norms, biases); codec: steps and masks alone.")] = "all",
     learning_rate: Annotated[float, typer.Option(help="Of the weights (Adam).")] = 1e-4,
     quality: Annotated[float, typer.Option(help="Step to start from, in 8-bit levels, spread over sites by sensitivity.")] = 4.0,
     scale: Annotated[str, typer.Option(help="Range of the 8-bit levels: p99.99 or max.")] = "max",
@@ -35,6 +35,7 @@ def tune(
     limit: Annotated[int | None, typer.Option(help="Tune on this many pictures, evenly spread; the plan names them.", min=2)] = None,
     crop: Annotated[int | None, typer.Option(help="Side of the training crops; the network's own where not given.", min=8)] = None,
     rate_share: Annotated[float, typer.Option(help="Part of each batch whose bits are counted.")] = 1.0,
+    mixed: Annotated[bool, typer.Option(help="Mix every second picture of a batch with its neighbour.")] = True,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     seed: Annotated[int, typer.Option(help="Of order, crops and mixing.")] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from OUT.checkpoint.")] = False,
@@ -61,7 +62,7 @@ def tune(
         raise InputError(f"--device is cpu or cuda, not {device!r}")
     if device == "cuda" and not torch.cuda.is_available():
         raise InputError("--device cuda: PyTorch finds no CUDA device here")
-    options = Options(lagrangian, epochs, batch, rate, learn, learning_rate, rate_share=rate_share, seed=seed)
+    options = Options(lagrangian, epochs, batch, rate, learn, learning_rate, rate_share=rate_share, mixed=mixed, seed=seed)
     checkpoint = out.with_name(out.name + ".checkpoint")
     if resume and not checkpoint.is_file():
         raise InputError(f"--resume: there is no {checkpoint}")

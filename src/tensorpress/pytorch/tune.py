@@ -1,8 +1,8 @@
 """Fine-tuning with the codec in the loop: weights, steps and masks learn what is cheap to store.
 
 The network is its own teacher: loss = KL(original || network with coded maps) + lambda * modelled bits a value, so
-pictures need no labels. All sites are coded at once (`loop.MapLoop` at each), batch norms keep their statistics, and
-half of every batch is mixed from two pictures, since a network says little about pictures that it knows by heart.
+pictures need no labels. All sites are coded at once (`loop.MapLoop` at each), and batch norms keep their statistics.
+Half of every batch may be mixed from two pictures, since a network says little about pictures that it knows by heart.
 
     state = begin(model, sites, starts, options)      # or `resume(path, model)`
     train(state, original, pictures, save=…)          # `state.model`, `state.loops` are tuned
@@ -33,7 +33,7 @@ from tensorpress.pytorch.networks.pixels import Preprocessing
 from tensorpress.pytorch.taps import tapped
 
 Progress = Callable[[str, int, int], None]
-LEARN = ("all", "codec")  # 'codec': steps and masks alone, the weights stay
+LEARN = ("all", "scales", "codec")  # besides steps and masks: every weight, only scales and biases (vectors), or none
 CHECKPOINT = "tensorpress-tune-1"
 
 
@@ -49,6 +49,7 @@ class Options:
     learning_rate: float = 1e-4  # of the weights (Adam)
     codec_learning_rate: float = 1e-2  # of log steps and mask bits
     rate_share: float = 1.0  # part of each batch whose bits are counted
+    mixed: bool = True  # every second picture of a batch is mixed with its neighbour
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -83,9 +84,10 @@ def begin(model: nn.Module, sites: Sequence[Site], starts: Sequence[Start], opti
     model.eval()
     groups: list[dict[str, Any]] = [{"params": list(loops.parameters()), "lr": options.codec_learning_rate}]
     for parameter in model.parameters():
-        parameter.requires_grad_(options.learn == "all")
-    if options.learn == "all":
-        groups.append({"params": list(model.parameters()), "lr": options.learning_rate})
+        parameter.requires_grad_(options.learn == "all" or (options.learn == "scales" and parameter.ndim == 1))
+    learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if learning:
+        groups.append({"params": learning, "lr": options.learning_rate})
     return State(model, tuple(sites), tuple(starts), loops, options, torch.optim.Adam(groups))
 
 
@@ -120,10 +122,12 @@ class Pixels:
             view = F.pad(image, (pad, pad, pad, pad))[:, top : top + height, left : left + width].float()
         return view.flip(2) if rng.random() < 0.5 else view
 
-    def batch(self, indices: Sequence[int], rng: np.random.Generator) -> Tensor:
-        """[n, 3, height, width], normalised; every second picture is mixed with its neighbour."""
+    def batch(self, indices: Sequence[int], rng: np.random.Generator, mixed: bool = True) -> Tensor:
+        """[n, 3, height, width], normalised; where `mixed`, every second picture is mixed with its neighbour."""
         x = torch.stack([self.one(self.images[i], rng) for i in indices])
         x = (x / 255 - self.mean) / self.std
+        if not mixed:
+            return x
         share = torch.tensor(rng.uniform(0, 1, len(x)), dtype=x.dtype, device=x.device)
         share[::2] = 1
         share = share.view(-1, 1, 1, 1)
@@ -162,7 +166,7 @@ def train(state: State, original: nn.Module, pictures: Pixels, progress: Progres
                 done = (state.epoch * steps + number) / (options.epochs * steps)
                 for group, highest in zip(state.optimiser.param_groups, base):
                     group["lr"] = highest * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done)))
-                x = pictures.batch(order[number * options.batch : (number + 1) * options.batch].tolist(), rng)
+                x = pictures.batch(order[number * options.batch : (number + 1) * options.batch].tolist(), rng, options.mixed)
                 with torch.no_grad():
                     target = original(x).flatten(1).log_softmax(1)
                 bits.clear()
