@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from tensorpress import __version__, cli_board, cli_dump, cli_tools
+from tensorpress import __version__, cli_board, cli_dump, cli_tools, cli_tune
 from tensorpress.cli_parts import (
     Arch,
     Bar,
@@ -58,7 +58,7 @@ app = typer.Typer(
 )
 features_app = typer.Typer(help="Compress what a network computes: calibrate a plan, evaluate it on pictures.", no_args_is_help=True)
 app.add_typer(features_app, name="features")
-for commands in (cli_tools, cli_board, cli_dump):
+for commands in (cli_tools, cli_board, cli_dump, cli_tune):
     commands.register(features_app)
 
 
@@ -136,6 +136,7 @@ def evaluate(
     bits: Bits = None,
     quality: Quality = None,
     plan_path: Annotated[Path | None, typer.Option("--plan", help="Use this plan instead of calibrating.")] = None,
+    against: Annotated[Path | None, typer.Option(help="Weights before tuning: outputs are judged against that network, uncompressed.")] = None,
     scale: Scale = "p99.99",
     steps: Steps = "fisher",
     references: References = True,
@@ -176,7 +177,8 @@ def evaluate(
             plan = features.settle(network, pictures, calibration, max_drop=max_drop, max_kl=max_kl, ratio=ratio, bits=bits, quality=quality, progress=bar)
         context = {"arch": name, "command": command_line()}
         inputs = Prepared(test, wanted)
-        row = features.evaluate(network, plan, inputs, truth, label_offset=wanted.label_offset, context=context, progress=bar)
+        original = network_of(arch, model, against, **pre)[0] if against is not None else None
+        row = features.evaluate(network, plan, inputs, truth, label_offset=wanted.label_offset, against=original, context=context, progress=bar)
         if html is not None:
             from tensorpress.report.page import write_page
 
@@ -197,6 +199,8 @@ def tell_target(plan: Any) -> None:
             f"[yellow]target {plan.meta['target']} was not met:[/] nearest is quality {near['quality']:g} with KL {near['kl']:.4g}, "
             f"expected drop {near['expected_drop']:.3g} points, ratio {near['ratio']:.3g}"
         )
+
+
 
 
 @app.command()

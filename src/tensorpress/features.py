@@ -159,12 +159,13 @@ def evaluate(
     labels: Sequence[int] | None = None,
     *,
     label_offset: int = 0,
+    against: nn.Module | None = None,
     context: Mapping[str, Any] | None = None,
     progress: Progress = silent,
 ) -> dict[str, Any]:
     """One row of results of `plan` on `images` (each float32 (1, C, H, W)), every map encoded and decoded for real.
 
-    `labels` are class indices; class i stands in logits column i + `label_offset`. The row's keys are in docs/rows.md.
+    The uncompressed network is `against`: `model` itself where it is None; for a tuned `model`, what it was before. `labels` are class indices; class i stands in logits column i + `label_offset`. The row's keys are in docs/rows.md.
     """
     ranges = plan.meta.get("ranges")
     reference = None
@@ -172,7 +173,7 @@ def evaluate(
         reference = reference_plan(plan.model, [e.site for e in plan.entries], [tuple(r) for r in ranges], [e.shape for e in plan.entries])
     context = {"calib_images": plan.meta.get("calib_images"), **(context or {})}
     return _measure.measure(
-        model, plan, reference, images, labels, label_offset=label_offset, context=context, progress=progress
+        model, plan, reference, images, labels, label_offset=label_offset, against=against, context=context, progress=progress
     )
 
 

@@ -83,22 +83,23 @@ def fit_transform(maps: Sequence[LevelMap], config: Any, rules_of: Rules) -> dic
         rules = rules_of(candidate, zero)
         return sum(cost(levels, rules, lagrangian) for levels in samples)
 
+    if config.length is not None:  # a length and a mask that were given, or learned, stay
+        given = {"length": config.length, "keep": tuple(config.keep), "dct_centroid": (0.0, 0.0, 0.0)}
+        if 0 < config.length <= samples[0].shape[0] and config.profile == "extended":
+            given["dct_centroid"] = dct_centroid(*transformed(samples, replace(config, **given), rules_of, zero), config)
+        return given
     best = {"length": 0, "keep": (), "dct_centroid": (0.0, 0.0, 0.0)}
-    least = np.inf if config.transform == "dct" else total(config)
+    least = np.inf if config.transform == "dct" else total(replace(config, length=0))
     for length in config.lengths:
         if length > samples[0].shape[0]:
             continue
         found: dict[str, Any] = {"length": length, "keep": (), "dct_centroid": (0.0, 0.0, 0.0)}
-        candidate = replace(config, **found)
-        rules = rules_of(candidate, zero)
-        c = coefficients(samples, zero, length)
-        q = ((np.abs(c).astype(np.uint64) * rules.forward[:, None] + np.uint64(rules.offset)) >> np.uint64(DCT_SHIFT)).astype(np.int64)
-        norms = np.array(dct.norms(length))[:, None]
+        y, q = transformed(samples, replace(config, **found), rules_of, zero)
         if config.profile == "extended":
-            found["dct_centroid"] = mean_excess(q, np.abs(c) / norms - q * config.step, np.ones(1))
+            found["dct_centroid"] = dct_centroid(y, q, config)
         price = total(replace(config, **found))
         if config.masks:
-            keep = fit_mask(c / norms, q, config)
+            keep = fit_mask(y, q, config)
             if not all(keep):
                 masked = {**found, "keep": keep}
                 masked_price = total(replace(config, **masked))
@@ -107,6 +108,18 @@ def fit_transform(maps: Sequence[LevelMap], config: Any, rules_of: Rules) -> dic
         if price < least:
             best, least = found, price
     return best
+
+
+def transformed(samples: Sequence[NDArray[np.uint8]], config: Any, rules_of: Rules, zero: int) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """([length, n] orthonormal DCT coefficients in levels, their quantised magnitudes)."""
+    rules = rules_of(config, zero)
+    c = coefficients(samples, zero, config.length)
+    q = ((np.abs(c).astype(np.uint64) * rules.forward[:, None] + np.uint64(rules.offset)) >> np.uint64(DCT_SHIFT)).astype(np.int64)
+    return c / np.array(dct.norms(config.length))[:, None], q
+
+
+def dct_centroid(y: NDArray[Any], q: NDArray[np.int64], config: Any) -> tuple[float, float, float]:
+    return mean_excess(q, np.abs(y) - q * config.step, np.ones(1))
 
 
 def fit_mask(y: NDArray[Any], q: NDArray[Any], config: Any) -> tuple[int, ...]:

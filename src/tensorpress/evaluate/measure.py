@@ -91,15 +91,16 @@ def measure(
     labels: Sequence[int] | None,
     *,
     label_offset: int = 0,
+    against: nn.Module | None = None,
     context: Mapping[str, Any] | None = None,
     progress: Progress = silent,
 ) -> dict[str, Any]:
     """Encode and decode every site of every image for real; `reference` is the plan of plain 8-bit maps.
 
-    `context` gives what the caller knows: arch, calib_images, command. Unknown values are None, never absent.
+    Outputs are judged against those of `against`, uncompressed: `model` itself, or what it was before it was tuned. `context` gives what the caller knows: arch, calib_images, command. Unknown values are None, never absent.
     """
     started = time.perf_counter()
-    before = outputs(model, images, "uncompressed network", progress)
+    before = outputs(against or model, images, "uncompressed network", progress)
     as_reference = None
     if reference is not None:
         with reference.attach(model, exact=False):

@@ -112,7 +112,7 @@ def build(config: Config, state: dict[str, bytes]) -> Codec:
 
 
 def fit(config: Config, samples: Sequence[Array]) -> Codec:
-    """Scale (where it is not given), centroids, DCT length and keep-mask by measured rate and distortion on `samples`."""
+    """Scale, DCT length and keep-mask (where they are not given), and centroids, by measured rate and distortion on `samples`."""
     levels = Levels(config.scale, config.reciprocal, config.zero_point, config.scale_rule)
     if config.scale is None or any(s.dtype.kind != "f" for s in samples):
         levels = levels.fit(samples)
@@ -120,12 +120,13 @@ def fit(config: Config, samples: Sequence[Array]) -> Codec:
     config = replace(config, scale=levels.scale, reciprocal=levels.reciprocal, zero_point=levels.zero_point)
     # dD/dR of a uniform quantiser on the integer grid: D = (step^2 - 1) / 12, so exact levels buy no rate with error
     lagrangian = 2 * np.log(2) / 12 * (config.step**2 - 1) if config.lagrangian is None else config.lagrangian
-    config = replace(config, lagrangian=float(lagrangian), length=0, keep=(), centroid=(0.0, 0.0, 0.0), dct_centroid=(0.0, 0.0, 0.0))
+    keep = () if config.length is None else config.keep
+    config = replace(config, lagrangian=float(lagrangian), keep=keep, centroid=(0.0, 0.0, 0.0), dct_centroid=(0.0, 0.0, 0.0))
     maps = [levels.encode(s, Writer(s.dtype, s.shape)) for s in samples if s.size]
     if integers and config.step == 1:
-        return build(config, {})  # integers come back bit for bit
+        return build(replace(config, length=0, keep=()), {})  # integers come back bit for bit
     if config.profile == "extended" and config.step > 1 and maps:
         config = replace(config, centroid=fit_centroid(maps, rules(config, maps[0].zero), config.step))
     if config.transform != "none" and maps:
         config = replace(config, **fit_transform(maps, config, rules))
-    return build(config, {})
+    return build(replace(config, length=config.length or 0), {})

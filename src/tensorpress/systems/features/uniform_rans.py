@@ -51,12 +51,12 @@ class Config:
 
 
 def build(config: Config, state: Mapping[str, bytes]) -> Codec:
-    """A codec; unfitted where `config` has no step. State: 'tables'."""
+    """A codec; unfitted where `config` has no step or `state` is empty. State: 'tables'."""
     if not isinstance(config.levels, int) or not 2 <= config.levels <= 256:
         raise InputError(f"levels = {config.levels!r}: 2 to 256 are allowed")
     if not isinstance(config.table_bits, int) or not 10 <= config.table_bits <= 16:
         raise InputError(f"table_bits = {config.table_bits!r}: 10 to 16 are allowed")
-    if config.step is None or config.reciprocal is None or config.zero_point is None:
+    if not state or config.step is None or config.reciprocal is None or config.zero_point is None:
         return Codec(CARD.id, config, Unfitted(CARD.id), refit=lambda samples: fit(config, samples))
     for name, value, low, high in (
         ("step", config.step, SMALLEST, LARGEST),
@@ -76,11 +76,13 @@ def build(config: Config, state: Mapping[str, bytes]) -> Codec:
 
 
 def fit(config: Config, samples: Sequence[Array]) -> Codec:
-    """Step, zero point and table for `samples`. InputError where they hold no values, or NaN or infinity."""
+    """Step and zero point (where they are not given) and table for `samples`. InputError where they hold no values, or NaN or infinity."""
     values = thin([as_float32(x, CARD.id) for x in samples])
     whole = {x.dtype.name for x in samples if x.dtype.kind in "iu"} if all(x.dtype.kind in "iu" for x in samples) else set()
     if config.levels == 256 and len(whole) == 1:  # 8-bit integers: lossless
         step, reciprocal, zero = 1.0, 1.0, 128 if whole == {"int8"} else 0
+    elif config.step is not None and config.reciprocal is not None and config.zero_point is not None:
+        step, reciprocal, zero = config.step, config.reciprocal, config.zero_point  # given, or learned
     else:
         step, reciprocal, zero = fit_uniform(values, config.levels)
     symbols = quantise(values, np.float32(reciprocal), -zero, config.levels - 1 - zero) + np.int16(zero)
