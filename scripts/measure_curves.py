@@ -17,7 +17,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress
 
-from tensorpress.cli import Prepared, write_json
+from tensorpress.cli_parts import Prepared, write_json
 from tensorpress.core.errors import InputError
 from tensorpress.evaluate.machine import machine
 from tensorpress.evaluate.measure import outputs, quick

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 
 from tensorpress import features
-from tensorpress.cli import Prepared
+from tensorpress.cli_parts import Prepared
 from tensorpress.cli_tune import resized
 from tensorpress.evaluate.machine import machine
 from tensorpress.planning.plan import write_atomically

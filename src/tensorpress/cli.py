@@ -58,8 +58,6 @@ app = typer.Typer(
 )
 features_app = typer.Typer(help="Compress what a network computes: calibrate a plan, evaluate it on pictures.", no_args_is_help=True)
 app.add_typer(features_app, name="features")
-for commands in (cli_tools, cli_board, cli_dump, cli_tune):
-    commands.register(features_app)
 
 
 def version(wanted: bool) -> None:
@@ -361,6 +359,10 @@ def show(
     out.print("[bold]options[/] (--set name=value):")
     for row in options:
         out.print(f"  {row['name']} = {row['default']}   [dim]{row['help']}[/]", highlight=False)
+
+
+for commands in (cli_board, cli_tune, cli_dump, cli_tools):
+    commands.register(features_app)
 
 
 def main() -> None:

@@ -35,7 +35,7 @@ def vectors(
     set_: Set = None,
 ) -> None:
     """Golden vectors for a test bench: input, intermediate and output words as hex files, and one JSON that describes them."""
-    from tensorpress.cli import out, parse_options
+    from tensorpress.cli_parts import out, parse_options
     from tensorpress.vectors import write_vectors
 
     sizes = parse_sizes(shape) if shape is not None else None
@@ -62,7 +62,7 @@ def profile_onnx(
     json_path: Annotated[Path | None, typer.Option("--json", help="Write the result row.")] = None,
 ) -> None:
     """Each activation of an ONNX network encoded for real: ratio by tensor and in total. Nothing is said of the task's loss."""
-    from tensorpress.cli import Bar, command_line, err, out, parse_options, parse_triple, write_json
+    from tensorpress.cli_parts import Bar, command_line, err, out, parse_options, parse_triple, write_json
     from tensorpress.core import registry
     from tensorpress.evaluate.machine import machine
     from tensorpress.files import read_array
