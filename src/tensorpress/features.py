@@ -8,7 +8,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +22,14 @@ from tensorpress.evaluate import measure as _measure
 from tensorpress.evaluate import score as scoring
 from tensorpress.planning import allocate as _allocate
 from tensorpress.planning.correct import correct
-from tensorpress.planning.quality import coarsest_within
+from tensorpress.planning.quality import Found, coarsest_within
 from tensorpress.pytorch.calibration import Calibration, Progress, reference_plan, silent
 from tensorpress.pytorch.plan import FeaturePlan
 
 Plan = FeaturePlan
 TARGETS = ("max_drop", "max_kl", "ratio", "bits")
 DEFAULT_TARGET = {"max_drop": 0.5}
+CONFIRMATIONS = (1.0, 0.92, 0.84, 0.6, 0.0)  # of the way from the finest quality to the one that a draft found, in its logarithm
 CURVE_SPAN = (0.15, 0.75)  # of the log range of a quality: beyond it nothing is lost, or all
 
 
@@ -89,20 +91,30 @@ def settle(
     before = _measure.outputs(model, images, "uncompressed network", progress)
     tried: list[dict[str, float]] = []
 
-    def at(value: float) -> dict[str, float]:
-        found = _measure.quick(model, calibration.plan_at(value), images, before, progress)
-        tried.append({"quality": value, **found})
+    made: dict[float, FeaturePlan] = {}  # the last plan of the real codec: the one that is kept, most of the time
+
+    def at(value: float, by: Calibration = calibration) -> dict[str, float]:
+        plan = by.plan_at(value)
+        if by is calibration:
+            made.clear()
+            made[value] = plan
+        found = _measure.quick(model, plan, images, before, progress)
+        tried.append({"quality": value, **found, **({"draft": True} if by is not calibration else {})})
         return found
 
     fine, coarse = card.quality_fine, card.quality_coarse
     if "max_kl" in target or "max_drop" in target:
         key, limit = ("kl_bound", target["max_kl"]) if "max_kl" in target else ("expected_drop", target["max_drop"])
-        result = coarsest_within(lambda q: at(q)[key], limit, fine=fine, coarse=coarse, integer=card.quality_integer, rounds=rounds)
+        quick = replace(calibration, options={**calibration.options, **card.draft}) if card.draft else calibration
+        result = coarsest_within(lambda q: at(q, quick)[key], limit, fine=fine, coarse=coarse, integer=card.quality_integer, rounds=rounds)
+        if quick is not calibration:
+            result = _confirmed(lambda q: at(q)[key], result, limit, fine)
     else:
         wanted = target["ratio"] if "ratio" in target else 8 / target["bits"]
         # the finest that reaches a ratio is the coarsest of the other direction: 1 / ratio falls where the ratio rises
         result = coarsest_within(lambda q: 1 / at(q)["ratio"], 1 / wanted, fine=coarse, coarse=fine, integer=card.quality_integer, rounds=rounds)
-    return calibration.plan_at(result.quality, {**meta, "target": dict(target), "target_met": result.met, "tried": tried})
+    plan = made.get(result.quality) or calibration.plan_at(result.quality)
+    return replace(plan, meta={**plan.meta, **meta, "target": dict(target), "target_met": result.met, "tried": tried})
 
 
 def allocate(
@@ -140,6 +152,16 @@ def allocate(
     result = correct(scored.table, at, limit)
     gap = {"predicted": result.allocation.distortion, "measured": result.measured, "gap": result.gap}
     return scored.plan(result.allocation.choice, {**meta, **gap, "target_met": result.allocation.met, "tried": tried})
+
+
+def _confirmed(measure: Callable[[float], float], draft: Found, limit: float, fine: float) -> Found:
+    """What a stand-in found, with the real codec: finer each time that it does not hold, the finest at last."""
+    for share in CONFIRMATIONS:
+        quality = fine * (draft.quality / fine) ** share
+        value = measure(quality)
+        if value <= limit:
+            break
+    return Found(quality, value, value <= limit, draft.tried)
 
 
 def _target(max_drop: float | None, max_kl: float | None, ratio: float | None, bits: float | None) -> dict[str, float]:

@@ -117,6 +117,9 @@ def test_plans_with_impossible_references_are_refused(plan):
 def test_calibration_meets_a_target(net, pictures):
     made = features.calibrate(net, pictures, "context", max_kl=0.002, scale="max", steps="channel")
     assert made.meta["target_met"] and made.meta["quality"] > 1
+    drafts = [bool(t.get("draft")) for t in made.meta["tried"]]
+    assert drafts == sorted(drafts, reverse=True) and drafts[0] and not drafts[-1]  # a draft searches, the codec itself confirms
+    assert made.meta["tried"][-1]["kl_bound"] <= 0.002 and made.entries[0].codec.config.backend == "max"
     with pytest.raises(InputError, match="no steps by channel"):
         features.calibrate(net, pictures, "dct_cm", quality=2.0, steps="channel")
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -22,4 +24,5 @@ class Card:
     quality_coarse: float = 0.0  # and at the least rate
     quality_integer: bool = False
     fit_values: int = 0  # values of a site's maps that a fit likes to see; 0: those of six images
+    draft: Mapping[str, Any] = field(default_factory=dict)  # options that make a quick stand-in while a quality is searched for
     reference_bits: int = 8  # width of a raw value in every ratio

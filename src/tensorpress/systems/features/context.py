@@ -43,6 +43,7 @@ CARD = Card(
     quality_fine=1.0,
     quality_coarse=64.0,
     fit_values=4_000_000,
+    draft={"backend": "fast", "earlier": 0},
 )
 BACKENDS = ("max", "fast")
 
