@@ -40,7 +40,7 @@ KLS = (0.0125, 0.025, 0.05)  # nats
 DROPS = (0.1, 0.5, 1.0)  # percentage points
 CHUNK = 20  # images
 LOSSLESS_CHUNKS = 3
-ENERGY_KL = 0.025  # the point nearest to it stands for an entry's energy
+TYPICAL_KL = 0.025  # the point nearest to it stands for an entry's energy and speed
 RESAMPLES = 400
 # qualities of a curve, the most telling first: the KLs that are read off lie between the first four on most networks
 LADDERS = {
@@ -221,6 +221,39 @@ class Board:
         np.savez(temporary, **arrays)
         os.replace(temporary, path)
 
+    def time(self, job: Job) -> dict[str, float]:
+        """{encode, decode} MB of 8-bit levels a second: one image's maps, one thread, framing and checks included; the best of three."""
+        path = self.folder / f"{job.slug}.speed.json"
+        if path.exists():
+            return dict(json.loads(path.read_text()))
+        plan = FeaturePlan.load(self.plan_path(job))
+        maps: dict[int, Any] = {}
+
+        def keep(index: int, x: Any, decoded: Any, payload: Any, nbytes: int) -> None:
+            maps[index] = (x.copy(), decoded.copy(), bytes(payload))
+
+        with plan.attach(self.model, watch=keep), torch.inference_mode():
+            logits_of(self.model, self.images[0])
+        spent = {"encode": 0.0, "decode": 0.0}
+        for index, (x, _, payload) in maps.items():
+            entry = plan.entries[index]
+            before = None if entry.reference is None else maps[entry.reference][1]
+            runs = {
+                "encode": lambda codec=entry.codec, x=x, before=before: codec.encode_payload(x, reference=before),
+                "decode": lambda codec=entry.codec, payload=payload, before=before: codec.decode_payload(payload, reference=before),
+            }
+            for what, call in runs.items():
+                best = math.inf
+                for _ in range(3):
+                    started = time.perf_counter()
+                    call()
+                    best = min(best, time.perf_counter() - started)
+                spent[what] += best
+        total = sum(x.size for x, *_ in maps.values()) / 1e6
+        found = {what: total / seconds for what, seconds in spent.items()}
+        write_atomically(path, json.dumps(found).encode())
+        return found
+
     def gathered(self, slug: str, lossless: bool = False) -> dict[str, NDArray[Any]] | None:
         """All chunks of a plan as one, or None where one is missing."""
         parts = []
@@ -270,7 +303,8 @@ class Board:
             "machine": machine(), **context,
         }  # fmt: skip
         kls, sizes, drops = self._by_image([job for job, _ in curve], before["logits"])
-        row["energy"] = self.energy(min(curve, key=lambda one: abs(math.log(max(one[1]["kl"], 1e-9) / ENERGY_KL)))[0])
+        typical = min(curve, key=lambda one: abs(math.log(max(one[1]["kl"], 1e-9) / TYPICAL_KL)))[0]
+        row["energy"], row["mb_per_second"] = self.energy(typical), self.time(typical)
         row["at_kl"] = {f"{kl:g}": at_limit(kls, sizes, kl) for kl in KLS}
         row["at_drop"] = {f"{d:g}": at_limit(drops, sizes, d) for d in DROPS}
         return row
@@ -387,7 +421,13 @@ def run(
     finally:
         os.environ["TENSORPRESS_THREADS"] = threads or ""
         _board = None
-    rows = [row for v in entries if (row := board.entry(v, points, context)) is not None]
+    rows: list[dict[str, Any]] = []
+    os.environ["TENSORPRESS_THREADS"] = "1"  # speeds are those of one core
+    for number, variant in enumerate(entries):
+        progress("timing and reading curves", number, len(entries))
+        if (row := board.entry(variant, points, context)) is not None:
+            rows.append(row)
+    os.environ["TENSORPRESS_THREADS"] = threads or ""
     anchor = next((r for r in rows if r["name"] == ANCHOR), None)
     for row in rows:
         row["saved_percent"] = against(anchor, row) if anchor is not None else None

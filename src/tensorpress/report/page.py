@@ -385,10 +385,10 @@ def _hover(layer: Mapping[str, Any]) -> str:
 # ---- rate against distortion
 
 
-def curve_section(figure: Mapping[str, Any]) -> str:
-    return """<section>
+def curve_section(figure: Mapping[str, Any], more: str = " Diamonds are the rows of this report.") -> str:
+    return f"""<section>
 <h2>Rate against distortion</h2>
-<p class="lead">Higher is smaller, further left is closer to the float network. Diamonds are the rows of this report.</p>
+<p class="lead">Higher is smaller, further left is closer to the float network.{more}</p>
 <div class="chart" id="curve"></div>
 </section>
 """
