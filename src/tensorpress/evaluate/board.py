@@ -428,10 +428,13 @@ def run(
         if (row := board.entry(variant, points, context)) is not None:
             rows.append(row)
     os.environ["TENSORPRESS_THREADS"] = threads or ""
+    return compared(rows), troubles
+
+
+def compared(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The rows with what each saves against the anchor's, if that is among them."""
     anchor = next((r for r in rows if r["name"] == ANCHOR), None)
-    for row in rows:
-        row["saved_percent"] = against(anchor, row) if anchor is not None else None
-    return rows, troubles
+    return [{**row, "saved_percent": against(anchor, row) if anchor is not None else row.get("saved_percent")} for row in rows]
 
 
 def _each(tasks: Sequence[tuple[str, Any]], workers: int, stop: float, what: str, progress: Progress, troubles: list[str]) -> None:
@@ -465,4 +468,4 @@ def save(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
             kept = [row for row in json.loads(path.read_text()) if row["name"] not in names]
         except (ValueError, TypeError, KeyError):
             raise InputError(f"{path} is there and is no leaderboard: nothing was written over it") from None
-    write_atomically(path, (json.dumps([*kept, *rows], indent=1, allow_nan=False) + "\n").encode())
+    write_atomically(path, (json.dumps(compared([*kept, *rows]), indent=1, allow_nan=False) + "\n").encode())
