@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -102,7 +102,7 @@ def fisher(
     """For each site [channels] E[g^2]: mean squared gradient of the log-likelihood at a value, labels drawn from the network itself.
 
     The diagonal of the Fisher information: half of it times a squared error estimates the KL of the output. Empty
-    where no gradient reached the site.
+    where no gradient reached the site. InputError where the output holds nothing that depends on the input.
     """
     generator = torch.Generator().manual_seed(seed)
     total: list[Any] = [np.zeros(0) for _ in sites]
@@ -125,9 +125,27 @@ def fisher(
     with torch.enable_grad(), tapped(model, sites, watch, at):
         for x in images:
             start = x.clone().requires_grad_()
-            logits = model(start)
-            logits = logits.reshape(logits.shape[0], -1)
-            labels = torch.multinomial(logits.detach().float().softmax(1).cpu(), 1, generator=generator).to(logits.device)
-            likelihood = logits.log_softmax(1).gather(1, labels).sum()
+            likelihood = drawn_likelihood(model(start), generator)
             torch.autograd.grad(likelihood, start)  # of the input alone: the network's own .grad stays as it was
     return [t / max(n, 1) for t, n in zip(total, count)]
+
+
+def drawn_likelihood(output: Any, generator: torch.Generator) -> Tensor:
+    """Log-likelihood of what is drawn from `output`, up to a constant: a class where it is one tensor of logits, else every
+    value of every tensor in it (dicts, lists: detectors and the like), each as the mean of a Gaussian of unit variance."""
+    if isinstance(output, Tensor):
+        logits = output.reshape(output.shape[0], -1)
+        labels = torch.multinomial(logits.detach().float().softmax(1).cpu(), 1, generator=generator).to(logits.device)
+        return logits.log_softmax(1).gather(1, labels).sum()
+    found = [t for t in tensors_in(output) if t.requires_grad]
+    if not found:
+        raise InputError(f"the network returns {type(output).__name__} without a tensor that depends on its input: use steps 'equal'")
+    return torch.stack([(torch.randn(t.shape, generator=generator).to(t) * t).sum() for t in found]).sum()
+
+
+def tensors_in(output: Any) -> list[Tensor]:
+    """Every float tensor in nested dicts, lists and tuples."""
+    if isinstance(output, Tensor):
+        return [output] if output.is_floating_point() else []
+    parts = output.values() if isinstance(output, Mapping) else output if isinstance(output, list | tuple) else ()
+    return [t for part in parts for t in tensors_in(part)]
