@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tensorpress import _native
+from tensorpress.blocks.context_twin import Interval
 from tensorpress.core import registry
 from tensorpress.core.errors import InputError, StreamError
 from tensorpress.core.payload import Reader
@@ -197,6 +198,56 @@ def test_predictive_uses_the_predictor_that_fits():
         assert np.array_equal(fixed.decode_payload(fixed.encode_payload(ramps)), ramps)
     with pytest.raises(InputError, match="predictor"):
         registry.build("predictive", {"predictor": "best"})
+
+
+def twin_predictive(words, predictor):
+    """The encoder of FORMAT.md."""
+    interval, chances, rice = Interval(), [32768] * 15, [[8, 2] for _ in range(8)]
+    channels, rows, columns = words.shape
+    x = words.astype(int)
+
+    def at(c, y, i):
+        return x[c, y, i] if c >= 0 and y >= 0 and 0 <= i < columns else 0
+
+    for c in range(channels):
+        for y in range(rows):
+            for i in range(columns):
+                w, n, nw, ne, b = at(c, y, i - 1), at(c, y - 1, i), at(c, y - 1, i - 1), at(c, y - 1, i + 1), at(c - 1, y, i)
+                context = 3 * sum(v > 0 for v in (w, n, nw, ne)) + (b > 0) + (b > 3)
+                word, p = x[c, y, i], chances[context]
+                interval.code(min(max(p, 64), 65472), int(word > 0))
+                chances[context] = p + (65535 - p >> 5) if word else p - (p - 1 >> 5)
+                if not word:
+                    continue
+                edge = min(w, n) if nw >= max(w, n) else max(w, n) if nw <= min(w, n) else w + n - nw
+                r = word - 1 - max((edge, b, (edge + b + 1) // 2)[predictor] - 1, 0)
+                u = 2 * r - 1 if r > 0 else -2 * r
+                d = abs(w - nw) + abs(n - nw) + abs(n - ne)
+                state = rice[next((k for k in range(7) if 4 << k > d + 3), 7)]
+                k = next((k for k in range(8) if state[1] << k >= state[0]), 8)
+                high = u >> k
+                for _ in range(min(high, 20)):
+                    interval.code(32768, 1)
+                if high < 20:
+                    interval.code(32768, 0)
+                for j in reversed(range(k if high < 20 else 9)):
+                    interval.code(32768, u >> j & 1)
+                state[0], state[1] = state[0] + u, state[1] + 1
+                if state[1] == 64:
+                    state[0], state[1] = (state[0] + 1) >> 1, 32
+    return interval.finish()
+
+
+@pytest.mark.parametrize("predictor", [0, 1, 2])
+def test_predictive_equals_its_twin(predictor):
+    random = np.random.default_rng(predictor)
+    for shape in ((1, 1, 1), (3, 8, 7), (9, 5, 11)):
+        for spread in (1.0, 8.0, 90.0):
+            words = np.clip(random.laplace(0, spread, shape), 0, 255).astype(np.uint8)
+            data = _native.predictive_encode(words, predictor)
+            assert data == twin_predictive(words, predictor)
+            out = np.zeros_like(words)
+            assert _native.predictive_decode(np.frombuffer(data, np.uint8), out, predictor) and np.array_equal(out, words)
 
 
 def test_predictive_stops_at_impossible_words():

@@ -61,8 +61,8 @@ struct ContextModel {
 };
 
 // One stripe of (channels, rows, columns) float32 values with `plane` values from channel to channel, rows contiguous,
-// of a map of `map_rows` rows. // `before` is the reference in the same layout, or null. Appends to `out`; writes what a decoder gives to `decoded`, if any.
-// `lagrangian`: squared error, in steps, of a bit.
+// of a map of `map_rows` rows. `before` is the reference in the same layout, or null. Appends to `out`; writes what a decoder gives to
+// `decoded`, if any. // `lagrangian`: squared error, in steps, of a bit.
 void context_encode(const ContextModel& model, const float* x, const float* before, std::size_t plane, int rows, int columns,
                     int map_rows, double lagrangian, double rounding, std::vector<std::uint8_t>& out, float* decoded = nullptr);
 

@@ -1,5 +1,5 @@
 // Two lossless coders of byte maps: extended bit-plane compression, and prediction with Golomb-Rice residuals.
-// Slow twins: src/tensorpress/blocks/ebpc_twin.py and predictive_twin.py; the bytes are in FORMAT.md.
+// The bytes are in FORMAT.md; slow twins of the encoders are in tests/systems/test_published.py.
 #pragma once
 #include <cstddef>
 #include <cstdint>
