@@ -12,6 +12,7 @@ import typer
 
 from tensorpress import __version__, cli_board, cli_dump, cli_tools, cli_tune
 from tensorpress.cli_parts import (
+    Also,
     Arch,
     Bar,
     Bits,
@@ -91,6 +92,7 @@ def calibrate(
     steps: Steps = "fisher",
     references: References = True,
     score: Score = None,
+    also: Also = None,
     set_: Set = None,
     mean: Mean = None,
     std: Std = None,
@@ -108,7 +110,7 @@ def calibrate(
     with Bar() as bar:
         plan = features.calibrate(
             network, Prepared(chosen, wanted), codec, max_drop=max_drop, max_kl=max_kl, ratio=ratio, bits=bits, quality=quality,
-            options=parse_options(set_ or []), scale=scale, steps=steps, references=references, score=score, progress=bar,
+            options=parse_options(set_ or []), scale=scale, steps=steps, references=references, score=score, also=also or (), progress=bar,
         )  # fmt: skip
     plan = dataclasses.replace(plan, meta={**plan.meta, "calib_pictures": list(chosen.ids)})
     plan.save(output)

@@ -160,6 +160,7 @@ Scale = Annotated[str, typer.Option(help="Range of the 8-bit levels: p99.99 or m
 Steps = Annotated[str, typer.Option(help="Quantiser steps: fisher (by site, by sensitivity), channel (by channel as well; context) or equal (in levels).")]
 References = Annotated[bool, typer.Option(help="Whether context may predict a map from an earlier one, such as a block's output from the one before.")]
 Score = Annotated[str | None, typer.Option(help="Choose every site's quality from a table of bytes and distortions: fisher, mse or measured. Default: one global quality.")]
+Also = Annotated[list[str] | None, typer.Option(help="With --score: a further codec that any site may have; repeatable.")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="Codec option key=value; repeatable. See `tensorpress show ID`.")]
 Mean = Annotated[str | None, typer.Option(help="Input mean, three numbers.")]
 Std = Annotated[str | None, typer.Option(help="Input deviation, three numbers.")]

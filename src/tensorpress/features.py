@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -48,6 +49,7 @@ def calibrate(
     steps: str = "fisher",
     references: bool = True,
     score: str | None = None,
+    also: Sequence[str] = (),
     progress: Progress = silent,
 ) -> FeaturePlan:
     """The coarsest plan that keeps a target on `images` (each float32 (1, C, H, W); no labels needed).
@@ -55,14 +57,21 @@ def calibrate(
     At most one target: `max_drop` (expected top-1 drop, percentage points), `max_kl` (mean + 1 standard error, nats),
     `ratio` (total, against 8 bits; the finest that reaches it), `bits` (a value); or `quality`, the codec's own
     parameter as it stands. None of them: max_drop = 0.5. `score` ('fisher', 'mse', 'measured'): every site's quality is
-    chosen by the allocator from a table of bytes and distortions, then put right by measurement with all sites on. `plan.meta` records the target, whether it was met, and every
+    chosen by the allocator from a table of bytes and distortions, then put right by measurement with all sites on. `also` names further codecs
+    that a site may have, with their default options. `plan.meta` records the target, whether it was met, and every
     quality that was tried. InputError for options, networks and images that cannot be used.
     """
     calibration = Calibration.measure(model, images, codec, options=options, scale=scale, steps=steps, references=references, progress=progress)
+    if also and score is None:
+        raise InputError("further codecs are chosen from by a score: give score as well")
     if score is not None:
         if quality is not None:
             raise InputError("a quality leaves nothing to allocate: give a target with score")
         scored = scoring.score(calibration, model, images, score, progress=progress)
+        for other in also:
+            measured = Calibration.measure(model, images, other, scale=scale, steps="fisher" if steps == "channel" else steps, progress=progress)
+            measured = replace(measured, sensitivity=measured.sensitivity or scored.calibration.sensitivity)
+            scored = scoring.merged(scored, scoring.score(measured, model, images, score, progress=progress))
         return allocate(model, images, scored, max_drop=max_drop, max_kl=max_kl, ratio=ratio, bits=bits, progress=progress)
     return settle(model, images, calibration, max_drop=max_drop, max_kl=max_kl, ratio=ratio, bits=bits, quality=quality, progress=progress)
 
@@ -150,7 +159,8 @@ def allocate(
         return measured[key]
 
     result = correct(scored.table, at, limit)
-    gap = {"predicted": result.allocation.distortion, "measured": result.measured, "gap": result.gap}
+    codecs = Counter(scored.entries[i][k].codec.id for i, k in enumerate(result.allocation.choice))
+    gap = {"codecs": dict(codecs), "predicted": result.allocation.distortion, "measured": result.measured, "gap": result.gap}
     return scored.plan(result.allocation.choice, {**meta, **gap, "target_met": result.allocation.met, "tried": tried})
 
 

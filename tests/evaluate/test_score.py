@@ -77,6 +77,18 @@ def test_references_are_scored_too(net, pictures):
     assert all(row[1] >= 0 for row in scored.table.distortion)
 
 
+def test_a_site_may_have_another_codec(net, pictures):
+    made = features.calibrate(net, pictures, "uniform_rans", max_kl=0.01, score="fisher", also=["dct_cm"], scale="max")
+    assert made.meta["target_met"] and sum(made.meta["codecs"].values()) == len(made.entries)
+    assert {e.codec.id for e in made.entries} == set(made.meta["codecs"])
+    alone = features.calibrate(net, pictures, "zvc", max_kl=0.01, score="fisher", scale="max")
+    both = features.calibrate(net, pictures, "zvc", max_kl=0.01, score="fisher", also=["dct_cm"], scale="max")
+    sizes = [measure.quick(net, plan, pictures, measure.outputs(net, pictures, "", lambda *a: None))["ratio"] for plan in (alone, both)]
+    assert sizes[1] > 1.2 * sizes[0] and both.meta["codecs"]["dct_cm"] > len(both.entries) / 2
+    with pytest.raises(InputError, match="give score"):
+        features.calibrate(net, pictures, "zvc", also=["klt"])
+
+
 def test_mistakes(net, pictures, calibration):
     with pytest.raises(InputError, match="score is one of"):
         score(calibration, net, pictures, "guess")
@@ -84,5 +96,3 @@ def test_mistakes(net, pictures, calibration):
         features.calibrate(net, pictures, "raw", score="fisher", ratio=2.0)
     with pytest.raises(InputError, match="nothing to allocate"):
         features.calibrate(net, pictures, "dct_cm", score="fisher", quality=2.0)
-    with pytest.raises(InputError, match="needs sensitivities"):
-        features.calibrate(net, pictures, "dct_cm", score="fisher", steps="equal", ratio=2.0)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -26,8 +26,9 @@ from tensorpress.core.stream import frame_nbytes
 from tensorpress.evaluate import measure as measured
 from tensorpress.planning.plan import Entry
 from tensorpress.planning.table import Table
-from tensorpress.pytorch.calibration import Calibration, Progress, silent
+from tensorpress.pytorch.calibration import Calibration, Progress, counted, silent
 from tensorpress.pytorch.plan import FAMILY, FeaturePlan
+from tensorpress.pytorch.statistics import fisher
 
 HOW = ("fisher", "mse", "measured")
 OPTIONS = 6  # qualities between a codec's finest and eight times that
@@ -38,7 +39,7 @@ MEASURED_IMAGES = 16
 
 @dataclass(frozen=True)
 class Scored:
-    """`table[site, option]`, and the entry that each option is."""
+    """`table[site, option]`, and the entry that each option is. `qualities`: of each option of a site."""
 
     calibration: Calibration
     qualities: tuple[float, ...]
@@ -68,7 +69,8 @@ def score(
     if not card.quality or card.quality in calibration.options:
         raise InputError(f"codec {calibration.codec!r} has no quality to choose: there is nothing to allocate")
     if how == "fisher" and not any(g.size for g in calibration.sensitivity):
-        raise InputError("score 'fisher' needs sensitivities: calibrate with steps 'fisher' or 'channel'")
+        g2 = fisher(model, calibration.sites, ["output"] * len(calibration.sites), counted(images, "reading sensitivities", progress))
+        calibration = replace(calibration, sensitivity=tuple(g2))
     if qualities is None:
         far = card.quality_fine * (SPAN if card.quality_coarse > card.quality_fine else 1 / SPAN)
         qualities = np.geomspace(card.quality_fine, far, OPTIONS).tolist()
@@ -98,10 +100,28 @@ def score(
     table = Table(
         tuple(tuple(d for _, d, _ in row) for row in rows),
         tuple(tuple(c for *_, c in row) for row in rows),
-        tuple(wanted for _ in rows),
+        tuple(tuple((calibration.codec, q) for q in wanted) for _ in rows),
         tuple(s.name for s in calibration.sites),
     )
     return Scored(calibration, wanted, tuple(tuple(e for e, *_ in row) for row in rows), table)
+
+
+def merged(first: Scored, *others: Scored) -> Scored:
+    """All options of all: of several codecs, say, so that each site may have another. The first gives the plan its name.
+
+    InputError where they are not of one network. Distortions must be of one kind and at one tap to be compared; a codec that
+    works before the activation (`klt`) is judged there, so its error counts in full where the activation would forgive it.
+    """
+    for one in others:
+        if one.calibration.sites != first.calibration.sites or one.calibration.model != first.calibration.model:
+            raise InputError("the tables to merge are of different networks")
+    every = (first, *others)
+
+    def joined(rows: Sequence[Any]) -> tuple[Any, ...]:
+        return tuple(sum((tuple(part) for part in site), ()) for site in zip(*rows, strict=True))
+
+    table = Table(joined([o.table.distortion for o in every]), joined([o.table.cost for o in every]), joined([o.table.options for o in every]), first.table.sites)
+    return Scored(first.calibration, sum((o.qualities for o in every), ()), joined([o.entries for o in every]), table)
 
 
 def coded(calibration: Calibration, index: int, entry: Entry) -> tuple[Any, float]:
