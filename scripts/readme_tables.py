@@ -95,7 +95,7 @@ def board(ablations: bool = False) -> str:
     names = [v.name for v in ABLATIONS]
     blocks = []
     for network, title in NETWORKS.items():
-        path = ROOT / "results" / "board" / f"{network}.json"
+        path = ROOT / "results" / "board" / f"{'ablations-' if ablations else ''}{network}.json"
         if not path.exists():
             continue
         rows = json.loads(path.read_text())

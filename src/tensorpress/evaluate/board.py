@@ -74,18 +74,25 @@ NAMED = (
     Variant("dct_cm extended", "dct_cm"),
     Variant("dct_cm paper", "dct_cm", {"profile": "paper"}),
 )
-# what each part of `context` brings: the whole less one part, and from nothing upwards
+# what each part of `context` brings, from one static table a layer to the whole; 'fast' until the last but one
+_NOTHING = {"backend": "fast", "classes": 1, "earlier": 0, "neighbours": False, "lagrangian": 0.0, "centroids": False}
+
+
+def _less(*names: str) -> dict[str, Any]:
+    return {k: v for k, v in _NOTHING.items() if k not in names}
+
+
 ABLATIONS = (
-    Variant("order 0, one table a layer, equal steps", "context", {"classes": 1, "earlier": 0, "neighbours": False, "lagrangian": 0.0, "centroids": False}, "equal", False),
-    Variant("+ steps by layer", "context", {"classes": 1, "earlier": 0, "neighbours": False, "lagrangian": 0.0, "centroids": False}, "fisher", False),
-    Variant("+ steps by channel", "context", {"classes": 1, "earlier": 0, "neighbours": False, "lagrangian": 0.0, "centroids": False}, "channel", False),
-    Variant("+ classes by channel", "context", {"earlier": 0, "neighbours": False, "lagrangian": 0.0, "centroids": False}, "channel", False),
-    Variant("+ neighbours", "context", {"earlier": 0, "lagrangian": 0.0, "centroids": False}, "channel", False),
-    Variant("+ earlier channels", "context", {"lagrangian": 0.0, "centroids": False}, "channel", False),
-    Variant("+ reference", "context", {"lagrangian": 0.0, "centroids": False}, "channel"),
-    Variant("+ centroids", "context", {"lagrangian": 0.0}, "channel"),
-    Variant("+ rate-distortion optimised levels", "context", {}, "channel"),
-    Variant("all, but steps by layer", "context", {}, "fisher"),
+    Variant("order 0: one table a layer, equal steps", "context", _NOTHING, "equal", False),
+    Variant("+ steps by layer", "context", _NOTHING, "fisher", False),
+    Variant("+ steps by channel", "context", _NOTHING, "channel", False),
+    Variant("+ classes by channel", "context", _less("classes"), "channel", False),
+    Variant("+ neighbours", "context", _less("classes", "neighbours"), "channel", False),
+    Variant("+ earlier channels", "context", _less("classes", "neighbours", "earlier"), "channel", False),
+    Variant("+ reference", "context", _less("classes", "neighbours", "earlier"), "channel"),
+    Variant("+ centroids", "context", _less("classes", "neighbours", "earlier", "centroids"), "channel"),
+    Variant("+ rate-distortion optimised levels (context fast)", "context", {"backend": "fast"}, "channel"),
+    Variant("+ whole stripes, adaptive and mixed models (context max)", "context", {}, "channel"),
 )
 
 
@@ -124,6 +131,8 @@ def jobs_of(variant: Variant, points: int) -> list[Job]:
         return [Job(variant, None)]
     ladder = LADDERS.get(card.quality) or tuple(np.geomspace(card.quality_fine, card.quality_coarse, 9)[:6].tolist())
     found = [Job(variant, q) for q in ladder[:points]]
+    if variant in ABLATIONS:
+        return found
     return [*found, *(Job(variant, card.quality_fine, scale, True) for scale in ("max", "p99.99"))] if keeps_levels(variant) else found
 
 
