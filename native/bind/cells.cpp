@@ -79,17 +79,17 @@ void bind_cells(nb::module_& m) {
 
   m.def("max_payload_nbytes", [](const Map& map, std::size_t head_nbytes) { return max_payload_nbytes(view_of(map, 1, 1), head_nbytes); });
 
-  m.def("encode_cells", [](const Map& map, const Rules& rules, float reciprocal, const Bytes& head, const ByteSink& out) {
+  m.def("encode_cells", [](const Map& map, const Rules& rules, float reciprocal, const Bytes& head, const ByteSink& out, int threads) {
     const MapView view = view_of(map, reciprocal, 1);
     nb::gil_scoped_release free_threads;
-    return as_tuple(encode_cells(view, rules.get(), head.data(), head.size(), out.data(), std::int64_t(out.size())));
+    return as_tuple(encode_cells(view, rules.get(), head.data(), head.size(), out.data(), std::int64_t(out.size()), threads));
   });
 
-  m.def("decode_cells", [](const Bytes& payload, std::size_t head_nbytes, const Rules& rules, const Map& map, float scale) {
+  m.def("decode_cells", [](const Bytes& payload, std::size_t head_nbytes, const Rules& rules, const Map& map, float scale, int threads) {
     const MapView view = view_of(map, 1, scale);
     if (head_nbytes + 8 * std::size_t(stripe_count(view)) > payload.size()) throw std::invalid_argument("payload is shorter than its stripe table");
     nb::gil_scoped_release free_threads;
-    return as_tuple(decode_cells(payload.data(), std::int64_t(payload.size()), head_nbytes, rules.get(), view));
+    return as_tuple(decode_cells(payload.data(), std::int64_t(payload.size()), head_nbytes, rules.get(), view, threads));
   });
 
   m.def("count_modes", [](const Bytes& payload, std::size_t index_nbytes) {

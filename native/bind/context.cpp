@@ -1,12 +1,11 @@
 // The context codec's model as a Python object, and its stripes coded side by side in threads.
 #include <algorithm>
-#include <atomic>
 #include <cstring>
-#include <thread>
 #include <vector>
 
 #include "bind.h"
 #include "tensorpress/context.h"
+#include "tensorpress/pool.h"
 
 #include <nanobind/stl/vector.h>
 
@@ -104,19 +103,6 @@ ContextModel model_of(const nb::dict& d) {
   return m;
 }
 
-// Runs work(0 … count - 1) in up to `threads` threads; what each does is its own, so results do not depend on their number.
-template <class Work>
-void in_threads(int count, int threads, const Work& work) {
-  std::atomic<int> next{0};
-  const auto run = [&] {
-    for (int i; (i = next++) < count;) work(i);
-  };
-  std::vector<std::thread> others;
-  for (int t = 1; t < std::min(threads, count); ++t) others.emplace_back(run);
-  run();
-  for (auto& t : others) t.join();
-}
-
 void check(const ContextModel& m, std::size_t channels, const nb::object& before, std::size_t rows, std::size_t columns, Map& reference) {
   need(channels == m.channels, "the tensor has other channels than the model");
   need(rows < 1u << 30 && columns < 1u << 30, "the tensor is too large");
@@ -148,7 +134,7 @@ void bind_context(nb::module_& m) {
              std::vector<std::vector<std::uint8_t>> found(static_cast<std::size_t>(stripes));
              {
                nb::gil_scoped_release free_threads;
-               in_threads(stripes, threads, [&](int s) {
+               parallel(stripes, threads, [&](int s) {
                  const std::size_t offset = static_cast<std::size_t>(s) * stripe_rows * columns;
                  const int here = static_cast<int>(std::min<std::size_t>(stripe_rows, rows - static_cast<std::size_t>(s) * stripe_rows));
                  context_encode(self, x.data() + offset, self.reference ? reference.data() + offset : nullptr, plane, here,
@@ -173,7 +159,7 @@ void bind_context(nb::module_& m) {
              need(q.size() == x.size() && spatial.size() == x.size() && cross.size() == x.size(), "the outputs have another shape");
              const int stripes = columns && self.channels ? static_cast<int>((rows + stripe_rows - 1) / stripe_rows) : 0;
              nb::gil_scoped_release free_threads;
-             in_threads(stripes, threads, [&](int s) {
+             parallel(stripes, threads, [&](int s) {
                const std::size_t offset = static_cast<std::size_t>(s) * stripe_rows * columns;
                const int here = static_cast<int>(std::min<std::size_t>(stripe_rows, rows - static_cast<std::size_t>(s) * stripe_rows));
                context_trace(self, x.data() + offset, self.reference ? reference.data() + offset : nullptr, plane, here,
@@ -191,7 +177,7 @@ void bind_context(nb::module_& m) {
         need(stripes.size() == static_cast<std::size_t>(count), "another number of stripes");
         std::vector<std::uint8_t> good(static_cast<std::size_t>(count), 0);
         nb::gil_scoped_release free_threads;
-        in_threads(count, threads, [&](int s) {
+        parallel(count, threads, [&](int s) {
           const std::size_t offset = static_cast<std::size_t>(s) * stripe_rows * columns;
           const int here = static_cast<int>(std::min<std::size_t>(stripe_rows, rows - static_cast<std::size_t>(s) * stripe_rows));
           good[s] = context_decode(self, stripes[s].data(), stripes[s].shape(0), self.reference ? reference.data() + offset : nullptr, plane,

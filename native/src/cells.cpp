@@ -1,49 +1,23 @@
 // Payloads of cells: head, stripe table, stripes; which body runs; what stands in a payload.
 #include "tensorpress/cells.h"
 
-#include <cstdlib>
 #include <cstring>
-#include <string_view>
 
 #include "tensorpress/cells_body.h"
-#include "tensorpress/crc32c.h"
+#include "tensorpress/isa.h"
 
 namespace tensorpress {
 namespace {
 
-void put32(std::uint8_t* p, std::uint32_t v) {
-  for (int i = 0; i < 4; ++i) p[i] = std::uint8_t(v >> 8 * i);
-}
-std::uint32_t get32(const std::uint8_t* p) { return p[0] | p[1] << 8 | p[2] << 16 | std::uint32_t(p[3]) << 24; }
-
-std::uint32_t stripe_check(std::uint32_t seed, std::int64_t stripe, const std::uint8_t* data, std::size_t nbytes) {
-  std::uint8_t number[4];
-  put32(number, std::uint32_t(stripe));
-  return crc32c(data, nbytes, crc32c(number, 4, seed));
-}
-
-const StripeBody& choose_body() {
-  const char* wanted = std::getenv("TENSORPRESS_ISA");  // pins a body, for tests
-  const std::string_view isa = wanted ? wanted : "";
-#if defined(TP_X86)
-  const bool has_avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi2");
-  const bool has_avx512 = has_avx2 && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
-                          __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vbmi") &&
-                          __builtin_cpu_supports("avx512vbmi2");
-  if (has_avx512 && isa != "avx2" && isa != "scalar") return avx512::stripe_body;
-  if (has_avx2 && isa != "scalar") return avx2::stripe_body;
-#endif
-  return scalar::stripe_body;
-}
-
 const StripeBody& body() {
-  static const StripeBody& chosen = choose_body();
-  return chosen;
+#if defined(TP_X86)
+  return choose(scalar::stripe_body, avx2::stripe_body, avx512::stripe_body);
+#else
+  return scalar::stripe_body;
+#endif
 }
 
 }  // namespace
-
-std::int64_t stripe_count(const MapView& map) { return map.channels && map.columns ? (map.rows + stripe_rows - 1) / stripe_rows : 0; }
 
 std::int64_t max_stripe_nbytes(const MapView& map) {
   const std::int64_t rows = map.rows < stripe_rows ? map.rows : stripe_rows;
@@ -54,54 +28,22 @@ std::int64_t max_stripe_nbytes(const MapView& map) {
 
 std::int64_t max_payload_nbytes(const MapView& map, std::size_t head_nbytes) {
   const std::int64_t stripes = stripe_count(map);
-  return std::int64_t(head_nbytes) + output_slack + (stripes ? stripes * (8 + max_stripe_nbytes(map)) : 0);
+  return payload_capacity(head_nbytes, stripes, stripes ? max_stripe_nbytes(map) : 0);
 }
 
 Outcome encode_cells(const MapView& map, const CellRules& rules, const std::uint8_t* head, std::size_t head_nbytes, std::uint8_t* out,
-                     std::int64_t capacity) {
-  Outcome result;
-  if (capacity < max_payload_nbytes(map, head_nbytes)) {
-    result.fault = Fault::output_small;
-    return result;
-  }
+                     std::int64_t capacity, int threads) {
   const std::int64_t stripes = stripe_count(map);
-  std::memcpy(out, head, head_nbytes);
-  const std::uint32_t seed = crc32c(head, head_nbytes, 0);
-  std::uint8_t* table = out + head_nbytes;
-  std::uint8_t* at = table + 8 * stripes;
-  for (std::int64_t s = 0; s < stripes; ++s) {
-    result = body().encode(map, rules, s, at);
-    if (result.fault != Fault::none) return result;
-    put32(table + 8 * s, std::uint32_t(result.nbytes));
-    put32(table + 8 * s + 4, stripe_check(seed, s, at, std::size_t(result.nbytes)));
-    at += result.nbytes;
-  }
-  result.nbytes = at - out;
-  return result;
+  const StripeBody& stripe = body();
+  return write_payload(head, head_nbytes, stripes, stripes ? max_stripe_nbytes(map) : 0, threads, out, capacity,
+                       [&](std::int64_t s, std::uint8_t* at) { return stripe.encode(map, rules, s, at); });
 }
 
-Outcome decode_cells(const std::uint8_t* payload, std::int64_t nbytes, std::size_t head_nbytes, const CellRules& rules, const MapView& map) {
-  Outcome result;
-  const std::int64_t stripes = stripe_count(map);
-  const std::uint32_t seed = crc32c(payload, head_nbytes, 0);
-  const std::uint8_t* table = payload + head_nbytes;
-  const std::uint8_t* at = table + 8 * stripes;
-  for (std::int64_t s = 0; s < stripes; ++s) {
-    const std::int64_t size = get32(table + 8 * s);
-    result.stripe = s;
-    if (size > payload + nbytes - at) {
-      result.fault = Fault::payload_cut;
-      return result;
-    }
-    if (stripe_check(seed, s, at, std::size_t(size)) != get32(table + 8 * s + 4)) {
-      result.fault = Fault::stripe_check;
-      return result;
-    }
-    result = body().decode(at, size, map, rules, s);
-    if (result.fault != Fault::none) return result;
-    at += size;
-  }
-  return result;
+Outcome decode_cells(const std::uint8_t* payload, std::int64_t nbytes, std::size_t head_nbytes, const CellRules& rules, const MapView& map,
+                     int threads) {
+  const StripeBody& stripe = body();
+  return read_payload(payload, nbytes, head_nbytes, stripe_count(map), threads,
+                      [&](std::int64_t s, const std::uint8_t* at, std::int64_t size) { return stripe.decode(at, size, map, rules, s); });
 }
 
 Outcome count_modes(const std::uint8_t* payload, std::int64_t nbytes, std::size_t head_nbytes, const MapView& map, std::int64_t counts[4]) {

@@ -4,18 +4,10 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "tensorpress/map.h"
+#include "tensorpress/payload.h"
+
 namespace tensorpress {
-
-enum class Element : int { f32, u8, i8 };
-
-// A (channels, rows, columns) map in the caller's memory; strides in elements, of any sign.
-struct MapView {
-  void* data;
-  Element element;
-  std::int64_t channels, rows, columns;
-  std::int64_t channel_stride, row_stride, column_stride;
-  float reciprocal, scale;  // of one level, where the element is f32
-};
 
 // The integers both sides work with: blocks/cells.py, CellRules. All pointers outlive the call.
 struct CellRules {
@@ -36,41 +28,19 @@ struct CellRules {
   int width;
 };
 
-enum class Fault : int {
-  none,
-  not_finite,     // at: flat index of the value
-  output_small,
-  header_cut,
-  header_flags,   // at: the flags
-  payload_cut,
-  length_wrong,
-  no_transform,
-  section_cut,
-  padding,
-  rest,           // at: bytes after the last cell
-  stripe_check,
-};
-
-struct Outcome {
-  Fault fault = Fault::none;
-  std::int64_t nbytes = 0;  // written or read
-  std::int64_t stripe = 0, cell = 0, at = 0;
-};
-
-constexpr int stripe_rows = 8, cell_columns = 8, cell_channels = 32, plane_size = 64;
+constexpr int cell_columns = 8, cell_channels = 32, plane_size = 64;
 constexpr int cell_header_nbytes = 3;
-constexpr std::int64_t output_slack = 64;  // an encoder may scribble so far past what it has written
 
-std::int64_t stripe_count(const MapView& map);
 std::int64_t max_stripe_nbytes(const MapView& map);
 std::int64_t max_payload_nbytes(const MapView& map, std::size_t head_nbytes);  // slack included
 
 // head: the payload's head (type and shape), copied in front and the seed of every stripe check. Writes a whole payload.
 Outcome encode_cells(const MapView& map, const CellRules& rules, const std::uint8_t* head, std::size_t head_nbytes, std::uint8_t* out,
-                     std::int64_t capacity);
+                     std::int64_t capacity, int threads);
 
 // payload: whole, with its head of head_nbytes and a stripe table whose sums were checked by the caller.
-Outcome decode_cells(const std::uint8_t* payload, std::int64_t nbytes, std::size_t head_nbytes, const CellRules& rules, const MapView& map);
+Outcome decode_cells(const std::uint8_t* payload, std::int64_t nbytes, std::size_t head_nbytes, const CellRules& rules, const MapView& map,
+                     int threads);
 
 // How many cells took each mode, read from headers alone: counts[4], and bytes by part: headers, codes … of the payload.
 Outcome count_modes(const std::uint8_t* payload, std::int64_t nbytes, std::size_t head_nbytes, const MapView& map, std::int64_t counts[4]);

@@ -28,9 +28,9 @@ def cost(levels: NDArray[np.uint8], rules: CellRules, lagrangian: float) -> floa
     head = np.frombuffer(head_bytes(HEAD_U8, levels.shape), np.uint8)
     shifted = levels  # as uint8 the kernel takes levels as they are; the rules hold the zero point
     out = np.empty(_native.max_payload_nbytes(shifted, head.size), np.uint8)
-    _, nbytes, *_ = _native.encode_cells(shifted, native, 1.0, head, out)
+    _, nbytes, *_ = _native.encode_cells(shifted, native, 1.0, head, out, 1)
     decoded = np.empty_like(levels)
-    _native.decode_cells(out[:nbytes], head.size, native, decoded, 1.0)
+    _native.decode_cells(out[:nbytes], head.size, native, decoded, 1.0, 1)
     error = float(((levels.astype(np.int32) - decoded) ** 2).sum(dtype=np.int64))
     return error + lagrangian * 8.0 * (nbytes - head.size - 8 * stripe_count(levels.shape))
 

@@ -14,6 +14,7 @@ from tensorpress.blocks.levels import Levels
 from tensorpress.core.binary import Buffer
 from tensorpress.core.errors import InputError, StreamError
 from tensorpress.core.payload import Reader, chw, head_bytes, stripe_count
+from tensorpress.core.threads import threads
 
 Array = NDArray[Any]
 
@@ -79,7 +80,7 @@ class CellKernel:
         head = np.frombuffer(head_bytes(x.dtype, x.shape), np.uint8)
         out = np.empty(_native.max_payload_nbytes(view, head.size), np.uint8)
         rules = self.rules_for[self.levels.zero_of(x.dtype)]
-        fault, nbytes, _, _, at = _native.encode_cells(view, rules, self.levels.reciprocal or 1.0, head, out)
+        fault, nbytes, _, _, at = _native.encode_cells(view, rules, self.levels.reciprocal or 1.0, head, out, threads(view.size))
         if fault == NOT_FINITE:
             where = tuple(int(i) for i in np.unravel_index(at, x.shape))
             raise InputError(f"the tensor holds {x[where]} at index {where}; only finite values can be quantised")
@@ -95,7 +96,7 @@ class CellKernel:
         head_nbytes = src.index_nbytes - 8 * stripe_count(src.shape)
         rules = self.rules_for[self.levels.zero_of(out.dtype)]
         bytes_in = np.frombuffer(payload, np.uint8)
-        fault, _, stripe, cell, at = _native.decode_cells(bytes_in, head_nbytes, rules, view, self.levels.scale_for(out.dtype))
+        fault, _, stripe, cell, at = _native.decode_cells(bytes_in, head_nbytes, rules, view, self.levels.scale_for(out.dtype), threads(view.size))
         if fault:
             raise StreamError(f"stripe {stripe}, cell {cell}: {FAULTS[fault].format(at=at)}")
         if not direct:

@@ -27,7 +27,7 @@ from tensorpress.blocks.context_model import (
     steps_of,
     tree_of,
 )
-from tensorpress.blocks.context_stage import threads
+from tensorpress.core.threads import threads
 from tensorpress.coding.tables import Tables
 from tensorpress.core.payload import STRIPE_ROWS
 

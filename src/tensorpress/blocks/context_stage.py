@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import numpy as np
@@ -15,14 +14,10 @@ from tensorpress.core.binary import Buffer
 from tensorpress.core.errors import InputError, StreamError
 from tensorpress.core.payload import STRIPE_ROWS, Reader, Writer, chw, stripe_count
 from tensorpress.core.stage import Stage
+from tensorpress.core.threads import threads
 
 Array = NDArray[Any]
 CAP_ROUNDS = 12  # doublings of the price of a bit before a stripe is written as zeros
-
-
-def threads() -> int:
-    """How many stripes are coded side by side: TENSORPRESS_THREADS, or every core. Bytes do not depend on it."""
-    return int(os.environ.get("TENSORPRESS_THREADS") or os.cpu_count() or 1)
 
 
 def plane(x: Array | None, codec: str) -> NDArray[np.float32] | None:
@@ -50,7 +45,7 @@ class ContextStage(Stage[Array, None]):
         assert values is not None
         self._check_channels(values.shape[0], x.size)
         prices = [self.lagrangian] * stripe_count(x.shape)
-        stripes = self.model.native.encode(values, before, prices, self.rounding, threads(), decoded=decoded) if prices else []
+        stripes = self.model.native.encode(values, before, prices, self.rounding, threads(x.size), decoded=decoded) if prices else []
         if self.cap:
             stripes = self._capped(values, before, stripes, out, decoded)
         for data in stripes:
@@ -82,7 +77,7 @@ class ContextStage(Stage[Array, None]):
         out = np.zeros(shape, np.float32)
         stripes = [np.frombuffer(src.stripe(), np.uint8) for _ in range(stripe_count(src.shape))]
         if stripes:
-            bad = self.model.native.decode(stripes, plane(src.reference, self.codec), out, threads())
+            bad = self.model.native.decode(stripes, plane(src.reference, self.codec), out, threads(out.size))
             if bad >= 0:
                 raise StreamError(f"stripe {bad} is damaged: its {len(stripes[bad])} bytes are not {self.codec} data of this shape")
         return restore(out, src.dtype).reshape(src.shape)
