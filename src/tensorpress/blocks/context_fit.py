@@ -27,9 +27,9 @@ from tensorpress.blocks.context_model import (
     steps_of,
     tree_of,
 )
-from tensorpress.core.threads import threads
 from tensorpress.coding.tables import Tables
 from tensorpress.core.payload import STRIPE_ROWS
+from tensorpress.core.threads import threads
 
 Array = NDArray[Any]
 Floats = NDArray[np.float32]
