@@ -258,7 +258,7 @@ class ContextModel:
     def from_bytes(cls, data: Any) -> ContextModel:
         """InputError on anything but what `to_bytes` writes."""
         try:
-            return cls._parsed(_inflated(bytes(data)))
+            return cls._parsed(inflated(bytes(data)))
         except (struct.error, zlib.error, ValueError, OverflowError, TypeError) as error:
             raise InputError(f"context model is damaged: {error}") from None
 
@@ -267,6 +267,8 @@ class ContextModel:
         flags, low, high, channels, earlier, bin_count, tokens, base = struct.unpack_from("<BBBIBBBf", data)
         at = struct.calcsize("<BBBIBBBf")
         cells, linear, reference = bool(flags & 1), bool(flags & 2), bool(flags & 4)
+        if not cells:
+            raise InputError("context model: it is not of the back-end 'fast'")
         if flags > 7 or low + high > 255 or not 1e-37 < base < 1e37 or bin_count != (1 if cells else 4) or earlier > 16:
             raise InputError(f"context model: flags {flags}, values -{low} to {high}, step {base}, {bin_count} class tables do not go together")
         if tokens != Alphabet(low, high).tokens:
@@ -332,7 +334,8 @@ def first_states(start: NDArray[np.int8]) -> NDArray[np.uint32]:
     return (squash[start.astype(np.int64) * 16 + 2048] << 16 | COUNT).astype(np.uint32)
 
 
-def _inflated(data: bytes) -> bytes:
+def inflated(data: bytes) -> bytes:
+    """A packed model's bytes. InputError where they are cut, followed by others, or too many."""
     unpacker = zlib.decompressobj()
     out = unpacker.decompress(data, MAX_MODEL_NBYTES)
     if not unpacker.eof or unpacker.unused_data:

@@ -20,6 +20,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from tensorpress.blocks.context_fit import Wanted, fit_model
+from tensorpress.blocks.context_max_fit import fit_max_model
+from tensorpress.blocks.context_max_model import MaxModel
+from tensorpress.blocks.context_max_stage import MaxStage
 from tensorpress.blocks.context_model import ContextModel
 from tensorpress.blocks.context_stage import ContextStage, plane
 from tensorpress.blocks.levels import Array, clip_range, scale_and_zero
@@ -28,6 +31,7 @@ from tensorpress.core.card import Card
 from tensorpress.core.codec import Codec
 from tensorpress.core.errors import InputError
 from tensorpress.core.payload import chw
+from tensorpress.core.stage import Stage
 
 CARD = Card(
     id="context",
@@ -87,10 +91,14 @@ def build(config: Config, state: Mapping[str, bytes]) -> Codec:
         return Codec(CARD.id, config, Unfitted(CARD.id), refit=refit, takes_reference=True)
     if set(state) != {"model"}:
         raise InputError(f"state of codec {CARD.id!r} holds {sorted(state)}, not 'model'")
-    model = ContextModel.from_bytes(state["model"])
-    if model.cells != (config.backend == "fast"):
-        raise InputError(f"context: the model is not of the back-end {config.backend!r}")
-    stage = ContextStage(CARD.id, model, 0.0 if config.step == 1 else config.lagrangian, 0.5, config.cap)
+    lagrangian = 0.0 if config.step == 1 else config.lagrangian
+    stage: Stage[Array, None]
+    if config.backend == "fast":
+        model = ContextModel.from_bytes(state["model"])
+        stage = ContextStage(CARD.id, model, lagrangian, 0.5, config.cap)
+    else:
+        model = MaxModel.from_bytes(state["model"])
+        stage = MaxStage(CARD.id, model, lagrangian, 0.5, config.cap)
     return Codec(CARD.id, config, stage, dict(state), refit, takes_reference=True, reference=model.reference)
 
 
@@ -122,7 +130,7 @@ def fit(config: Config, samples: Sequence[Array], references: Sequence[Array] | 
         lagrangian=0.0 if lossless else config.lagrangian, rounding=0.5, centroids=config.centroids, neighbours=config.neighbours,
         classes=config.classes,
     )  # fmt: skip
-    model = fit_model(maps, before, wanted)  # type: ignore[arg-type]
+    model = (fit_model if wanted.cells else fit_max_model)(maps, before, wanted)  # type: ignore[arg-type]
     return build(replace(config, exponents=()), {"model": model.to_bytes()})
 
 
