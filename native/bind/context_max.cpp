@@ -83,12 +83,8 @@ MaxModel model_of(const nb::dict& d) {
   m.step128 = taken<float>(d, "step128", c), m.reciprocal = taken<float>(d, "reciprocal", c);
   below(m.group, max_near, "group");
   m.centroids = std::any_of(m.centroid.begin(), m.centroid.end(), [](std::int8_t v) { return v != 0; });
-  for (int p = 0; p < m.parts; ++p)
-    for (std::size_t i = m.first_channel(p); i < m.first_channel(p + 1); ++i)
-      for (int j = 0; j < m.earlier; ++j) {
-        const std::int64_t of = m.channel[i * m.earlier + j];
-        need(of == -1 || (of >= static_cast<std::int64_t>(m.first_channel(p)) && of < static_cast<std::int64_t>(i)), "channel");
-      }
+  for (std::size_t i = 0; i < c; ++i)
+    for (int j = 0; j < m.earlier; ++j) need(m.channel[i * m.earlier + j] >= -1 && m.channel[i * m.earlier + j] < static_cast<std::int64_t>(i), "channel");
   for (std::size_t i = 0; i < m.start.size(); ++i) need(i % max_symbols ? m.start[i - 1] <= m.start[i] : m.start[i] == 0, "start");
   for (const std::int16_t r : m.root) need(r > -512 && r < 512, "root");
   for (const std::int32_t b : m.bias) need(b > -(1 << 24) && b < 1 << 24, "bias");
@@ -105,7 +101,7 @@ MapView view_of(const MaxModel& m, const Map& map) {
   view.channels = std::int64_t(map.shape(0)), view.rows = std::int64_t(map.shape(1)), view.columns = std::int64_t(map.shape(2));
   view.channel_stride = map.stride(0), view.row_stride = map.stride(1), view.column_stride = map.stride(2);
   need(map.shape(0) == m.channels, "the tensor has other channels than the model");
-  need(map.shape(1) < 1u << 30 && map.shape(2) < 1u << 28, "the tensor is too large");
+  need(map.shape(1) < 1u << 30 && map.shape(2) < 1u << 27, "the tensor is too large");
   return view;
 }
 
@@ -127,7 +123,7 @@ void bind_context_max(nb::module_& m) {
   nb::class_<MaxModel>(m, "ContextMaxModel")
       .def("__init__", [](MaxModel* self, const nb::dict& d) { new (self) MaxModel(model_of(d)); })
       .def("encode",
-           [](const MaxModel& self, Map x, nb::object before, std::vector<double> lagrangian, double rounding, int threads, nb::object decoded) {
+           [](const MaxModel& self, Map x, nb::object before, std::int64_t whole, std::vector<double> lagrangian, double rounding, int threads, nb::object decoded) {
              const MapView map = view_of(self, x);
              Reference reference;
              const float* const beside = reference_of(self, map, before, reference);
@@ -136,39 +132,42 @@ void bind_context_max(nb::module_& m) {
                to = view_of(self, nb::cast<Map>(decoded));
                need(same(to, map), "decoded has another shape");
              }
+             need(whole >= 0 && whole <= stripe_count(map), "more whole stripes than there are");
              need(lagrangian.size() == static_cast<std::size_t>(stripe_count(map)), "one lagrangian a stripe");
              std::vector<std::vector<std::uint8_t>> stripes;
              {
                nb::gil_scoped_release free_threads;
-               max_encode(self, map, beside, threads, lagrangian.data(), rounding, stripes, decoded.is_none() ? nullptr : &to, {});
+               max_encode(self, map, beside, whole, threads, lagrangian.data(), rounding, stripes, decoded.is_none() ? nullptr : &to, {});
              }
              nb::list out;
              for (const auto& stripe : stripes) out.append(nb::bytes(stripe.data(), stripe.size()));
              return out;
            },
-           nb::arg("x"), nb::arg("before").none(), nb::arg("lagrangian"), nb::arg("rounding"), nb::arg("threads"), nb::arg("decoded").none() = nb::none())
+           nb::arg("x"), nb::arg("before").none(), nb::arg("whole"), nb::arg("lagrangian"), nb::arg("rounding"), nb::arg("threads"), nb::arg("decoded").none() = nb::none())
       .def("trace",
-           [](const MaxModel& self, Map x, nb::object before, double lagrangian, double rounding, Quantised q, Predictions prediction, int threads) {
+           [](const MaxModel& self, Map x, nb::object before, std::int64_t whole, double lagrangian, double rounding, Quantised q, Predictions prediction, int threads) {
              const MapView map = view_of(self, x);
              Reference reference;
              const float* const beside = reference_of(self, map, before, reference);
+             need(whole >= 0 && whole <= stripe_count(map), "more whole stripes than there are");
              need(q.size() == x.size() && prediction.size() == x.size(), "the outputs have another shape");
              const std::vector<double> prices(static_cast<std::size_t>(stripe_count(map)), lagrangian);
              std::vector<std::vector<std::uint8_t>> none;
              nb::gil_scoped_release free_threads;
-             max_encode(self, map, beside, threads, prices.data(), rounding, none, nullptr, {q.data(), prediction.data()});
+             max_encode(self, map, beside, whole, threads, prices.data(), rounding, none, nullptr, {q.data(), prediction.data()});
            },
-           nb::arg("x"), nb::arg("before").none(), nb::arg("lagrangian"), nb::arg("rounding"), nb::arg("q"), nb::arg("prediction"), nb::arg("threads"))
+           nb::arg("x"), nb::arg("before").none(), nb::arg("whole"), nb::arg("lagrangian"), nb::arg("rounding"), nb::arg("q"), nb::arg("prediction"), nb::arg("threads"))
       .def("decode",
-           [](const MaxModel& self, std::vector<Bytes> data, nb::object before, Map out, int threads) {
+           [](const MaxModel& self, std::vector<Bytes> data, nb::object before, std::int64_t whole, Map out, int threads) {
              const MapView map = view_of(self, out);
              Reference reference;
              const float* const beside = reference_of(self, map, before, reference);
+             need(whole >= 0 && whole <= stripe_count(map), "more whole stripes than there are");
              need(data.size() == static_cast<std::size_t>(stripe_count(map)), "another number of stripes");
              std::vector<MaxBytes> stripes;
              for (const Bytes& d : data) stripes.push_back({d.data(), d.shape(0)});
              nb::gil_scoped_release free_threads;
-             return max_decode(self, stripes, beside, threads, map);  // the first damaged stripe, if any
+             return max_decode(self, stripes, beside, whole, threads, map);  // the first damaged stripe, if any
            },
-           nb::arg("stripes"), nb::arg("before").none(), nb::arg("out"), nb::arg("threads"));
+           nb::arg("stripes"), nb::arg("before").none(), nb::arg("whole"), nb::arg("out"), nb::arg("threads"));
 }

@@ -17,56 +17,69 @@ const MaxBody& body() {
 #endif
 }
 
-MaxTask task_of(const MapView& map, const float* before, std::int64_t stripe, int part) {
-  const std::int64_t row = stripe * stripe_rows;
-  return {&map, before, row, static_cast<int>(std::min<std::int64_t>(stripe_rows, map.rows - row)), part};
-}
+// The parts of a map, stripe by stripe.
+struct Parts {
+  const MapView& map;
+  const float* before;
+  std::int64_t whole, parts, stripes, count;
+  Parts(const MaxModel& model, const MapView& map_, const float* before_, std::int64_t whole_)
+      : map(map_), before(before_), whole(whole_), parts(model.parts_of(map.columns)), stripes(stripe_count(map)), count(first_of(stripes)) {}
+  std::int64_t first_of(std::int64_t stripe) const { return std::min(stripe, whole) + std::max<std::int64_t>(stripe - whole, 0) * parts; }
+  std::int64_t stripe_of(std::int64_t number) const { return number < whole ? number : whole + (number - whole) / parts; }
+  MaxTask task(std::int64_t number) const {
+    const std::int64_t stripe = stripe_of(number), here = stripe < whole ? 1 : parts, part = number - first_of(stripe), row = stripe * stripe_rows;
+    const std::int64_t column = map.columns * part / here, end = map.columns * (part + 1) / here;
+    return {&map, before, row, column, static_cast<int>(std::min<std::int64_t>(stripe_rows, map.rows - row)), static_cast<int>(end - column)};
+  }
+};
 
 }  // namespace
 
-void max_encode(const MaxModel& model, const MapView& map, const float* before, int threads, const double* lagrangian, double rounding,
+void max_encode(const MaxModel& model, const MapView& map, const float* before, std::int64_t whole, int threads, const double* lagrangian, double rounding,
                 std::vector<std::vector<std::uint8_t>>& stripes, const MapView* decoded, const MaxTrace& trace) {
-  const std::size_t parts = static_cast<std::size_t>(model.parts), count = static_cast<std::size_t>(stripe_count(map));
-  std::vector<std::vector<std::uint8_t>> found(count * parts);
-  parallel(static_cast<int>(found.size()), threads, [&](int i) {
-    const std::int64_t stripe = i / model.parts;
-    body().encode(model, task_of(map, before, stripe, i % model.parts), {lagrangian[stripe], rounding}, found[static_cast<std::size_t>(i)], decoded, trace);
+  const Parts parts(model, map, before, whole);
+  std::vector<std::vector<std::uint8_t>> found(static_cast<std::size_t>(parts.count));
+  parallel(static_cast<int>(parts.count), threads, [&](int i) {
+    body().encode(model, parts.task(i), {lagrangian[parts.stripe_of(i)], rounding}, found[static_cast<std::size_t>(i)], decoded, trace);
   });
-  stripes.resize(count);
-  for (std::size_t s = 0; s < count; ++s) {
-    std::vector<std::uint8_t>* const part = found.data() + s * parts;
-    stripes[s] = std::move(part[parts - 1]);
-    if (std::all_of(part, part + parts - 1, [](const auto& p) { return p.empty(); }) && stripes[s].empty()) continue;  // nothing but zeros
-    std::vector<std::uint8_t> whole;
-    for (std::size_t p = 0; p + 1 < parts; ++p) {
-      for (int i = 0; i < 4; ++i) whole.push_back(static_cast<std::uint8_t>(part[p].size() >> 8 * i));
-      whole.insert(whole.end(), part[p].begin(), part[p].end());
+  stripes.resize(static_cast<std::size_t>(parts.stripes));
+  for (std::int64_t s = 0; s < parts.stripes; ++s) {
+    const auto begin = found.begin() + parts.first_of(s), last = found.begin() + parts.first_of(s + 1) - 1;
+    std::vector<std::uint8_t>& out = stripes[static_cast<std::size_t>(s)];
+    if (std::all_of(begin, last + 1, [](const auto& part) { return part.empty(); })) continue;  // nothing but zeros
+    for (auto part = begin; part != last; ++part) {
+      for (int i = 0; i < 4; ++i) out.push_back(static_cast<std::uint8_t>(part->size() >> 8 * i));
+      out.insert(out.end(), part->begin(), part->end());
     }
-    stripes[s].insert(stripes[s].begin(), whole.begin(), whole.end());
+    if (out.empty()) out = std::move(*last);
+    else out.insert(out.end(), last->begin(), last->end());
   }
 }
 
-std::int64_t max_decode(const MaxModel& model, const std::vector<MaxBytes>& stripes, const float* before, int threads, const MapView& map) {
-  std::vector<MaxBytes> part(stripes.size() * static_cast<std::size_t>(model.parts), MaxBytes{nullptr, 0});
-  std::vector<std::uint8_t> good(part.size(), 1);
-  for (std::size_t s = 0; s < stripes.size(); ++s) {
-    const std::uint8_t* at = stripes[s].data;
-    std::size_t left = stripes[s].nbytes;
+std::int64_t max_decode(const MaxModel& model, const std::vector<MaxBytes>& stripes, const float* before, std::int64_t whole, int threads, const MapView& map) {
+  const Parts parts(model, map, before, whole);
+  std::vector<MaxBytes> part(static_cast<std::size_t>(parts.count), MaxBytes{nullptr, 0});
+  for (std::int64_t s = 0; s < parts.stripes; ++s) {
+    const std::uint8_t* at = stripes[static_cast<std::size_t>(s)].data;
+    std::size_t left = stripes[static_cast<std::size_t>(s)].nbytes;
     if (left == 0) continue;
-    for (int p = 0; p + 1 < model.parts; ++p) {
+    const std::int64_t last = parts.first_of(s + 1) - 1;
+    for (std::int64_t p = parts.first_of(s); p < last; ++p) {
       std::size_t size = 0;
       for (std::size_t i = 0; i < 4 && left >= 4; ++i) size |= std::size_t{at[i]} << 8 * i;
-      if (left < 4 || size > left - 4) return static_cast<std::int64_t>(s);
-      part[s * model.parts + p] = {at + 4, size};
+      if (left < 4 || size > left - 4) return s;
+      part[static_cast<std::size_t>(p)] = {at + 4, size};
       at += 4 + size, left -= 4 + size;
     }
-    part[(s + 1) * model.parts - 1] = {at, left};
+    part[static_cast<std::size_t>(last)] = {at, left};
   }
-  parallel(static_cast<int>(part.size()), threads, [&](int i) {
-    good[i] = body().decode(model, task_of(map, before, i / model.parts, i % model.parts), part[i].data, part[i].nbytes);
+  std::vector<std::uint8_t> good(part.size(), 1);
+  parallel(static_cast<int>(parts.count), threads, [&](int i) {
+    const std::size_t number = static_cast<std::size_t>(i);
+    good[number] = body().decode(model, parts.task(i), part[number].data, part[number].nbytes);
   });
   const auto bad = std::find(good.begin(), good.end(), 0);
-  return bad == good.end() ? -1 : (bad - good.begin()) / model.parts;
+  return bad == good.end() ? -1 : parts.stripe_of(bad - good.begin());
 }
 
 }  // namespace tensorpress

@@ -254,10 +254,16 @@ inline int chosen(const MaxModel& m, int class_, float scaled, int q, double lag
 // --- the walk --------------------------------------------------------------------------------------------------------
 
 template <class T>
-void row_as_float(const MapView& map, size_t channel, int64_t row, float* to) {
-  const T* from = static_cast<const T*>(map.data) + static_cast<int64_t>(channel) * map.channel_stride + row * map.row_stride;
-  if (map.column_stride == 1) std::copy(from, from + map.columns, to);
-  else for (int64_t i = 0; i < map.columns; ++i) to[i] = static_cast<float>(from[i * map.column_stride]);
+T* row_of(const MapView& map, const MaxTask& task, size_t channel, int y) {
+  return static_cast<T*>(map.data) + static_cast<int64_t>(channel) * map.channel_stride + (task.row + y) * map.row_stride + task.column * map.column_stride;
+}
+
+template <class T>
+void row_as_float(const MaxTask& task, size_t channel, int y, float* to) {
+  const T* const from = row_of<T>(*task.map, task, channel, y);
+  const int64_t stride = task.map->column_stride;
+  if (stride == 1) std::copy(from, from + task.columns, to);
+  else for (int i = 0; i < task.columns; ++i) to[i] = static_cast<float>(from[i * stride]);
 }
 
 inline float nearest(float x) { return (x + 12582912.0f) - 12582912.0f; }  // half to even, of small numbers
@@ -269,20 +275,19 @@ T as(float x) {
 }
 
 template <class T>
-void row_from(const MapView& map, size_t channel, int64_t row, const float* values) {
-  T* const to = static_cast<T*>(map.data) + static_cast<int64_t>(channel) * map.channel_stride + row * map.row_stride;
-  if (map.column_stride == 1) for (int64_t i = 0; i < map.columns; ++i) to[i] = as<T>(values[i]);
-  else for (int64_t i = 0; i < map.columns; ++i) to[i * map.column_stride] = as<T>(values[i]);
+void row_from(const MapView& map, const MaxTask& task, size_t channel, int y, const float* values) {
+  T* const to = row_of<T>(map, task, channel, y);
+  if (map.column_stride == 1) for (int i = 0; i < task.columns; ++i) to[i] = as<T>(values[i]);
+  else for (int i = 0; i < task.columns; ++i) to[i * map.column_stride] = as<T>(values[i]);
 }
 
 template <class Coder>
 class Walk {
  public:
   Walk(const MaxModel& model, const MaxTask& task_, Coder& coder_, const MaxChoice& choice_, const MapView* out_, const MaxTrace& trace_)
-      : m(model), task(task_), coder(coder_), choice(choice_), out(out_), trace(trace_), first(m.first_channel(task.part)),
-        channels(m.first_channel(task.part + 1) - first), columns(static_cast<int>(task.map->columns)), wide((columns + 3 * block - 1) / block * block),
-        stride(columns + 4), plane(static_cast<size_t>(stride) * (static_cast<size_t>(task.rows) + 3)), plane_values(task.map->rows * columns) {
-    scratch.roots.assign(channels * plane + 2 * block, 0);
+      : m(model), task(task_), coder(coder_), choice(choice_), out(out_), trace(trace_), columns(task.columns), wide((columns + 3 * block - 1) / block * block),
+        stride(columns + 4), plane(static_cast<size_t>(stride) * (static_cast<size_t>(task.rows) + 3)), across(task.map->columns) {
+    scratch.roots.assign(m.channels * plane + 2 * block, 0);
     if (m.reference) scratch.then.assign(plane + 2 * block, 0);
     const size_t all = lanes * static_cast<size_t>(wide);
     scratch.cross.resize(all), scratch.q.resize(all), scratch.class_.resize(all), scratch.scaled.resize(all);
@@ -301,7 +306,7 @@ class Walk {
       phases[2 * period + (begin + columns - 1) % period] |= 1 << y;
     }
     const uint8_t *const begins = phases.data(), *const insides = begins + period, *const ends = insides + period;
-    const int64_t steps = static_cast<int64_t>(channels) * period - 2 + 2 * (task.rows - 1);
+    const int64_t steps = static_cast<int64_t>(m.channels) * period - 2 + 2 * (task.rows - 1);
     int phase = 0;
     for (int64_t t = 0; t < steps; ++t) {
       for (unsigned some = begins[phase]; some; some &= some - 1)
@@ -321,10 +326,9 @@ class Walk {
   const MaxChoice& choice;
   const MapView* const out;
   const MaxTrace& trace;
-  const size_t first, channels;
   const int columns, wide, stride;
   const size_t plane;
-  const int64_t plane_values;
+  const int64_t across;  // columns of the whole map
 
   Lanes weight[max_spatial] = {};
   Lanes at;                                // where a lane is in its row of the scratch
@@ -334,26 +338,27 @@ class Walk {
   size_t group[lanes] = {}, begun[lanes] = {};
 
   int16_t* root_row(std::vector<int16_t>& planes, size_t c, int y) const { return planes.data() + c * plane + static_cast<size_t>(y + 2) * static_cast<size_t>(stride) + 2; }
-  size_t channel(int y) const { return first + begun[y] - 1; }
+  size_t channel(int y) const { return begun[y] - 1; }
+  int64_t place(size_t c, int y) const { return (static_cast<int64_t>(c) * task.map->rows + task.row + y) * across + task.column; }  // in a contiguous map
 
   // Weights, the cross part of the predictions, and, for an encoder, the nearest quantised values.
   void begin_row(int y) {
     live &= ~(1u << y);
-    if (begun[y] == channels) return;
+    if (begun[y] == m.channels) return;
     live |= 1u << y;
-    const size_t c = begun[y]++, of = first + c, row = static_cast<size_t>(y) * static_cast<size_t>(wide);
+    const size_t of = begun[y]++, row = static_cast<size_t>(y) * static_cast<size_t>(wide);
     at[y] = y * wide;
     group[y] = m.group[of] * size_t{max_other * max_symbols};
-    here[y] = root_row(scratch.roots, c, y) - row;
+    here[y] = root_row(scratch.roots, of, y) - row;
     const std::int8_t* const w = m.weights.data() + of * static_cast<size_t>(m.features());
     for (int i = 0; i < max_spatial; ++i) weight[i][y] = w[i];
     if constexpr (Coder::encoding) {
       float* const x = scratch.scaled.data() + row;
       int16_t* const q = scratch.q.data() + row;
       switch (task.map->element) {
-        case Element::f32: row_as_float<float>(*task.map, of, task.row + y, x); break;
-        case Element::u8: row_as_float<uint8_t>(*task.map, of, task.row + y, x); break;
-        case Element::i8: row_as_float<std::int8_t>(*task.map, of, task.row + y, x); break;
+        case Element::f32: row_as_float<float>(task, of, y, x); break;
+        case Element::u8: row_as_float<uint8_t>(task, of, y, x); break;
+        case Element::i8: row_as_float<std::int8_t>(task, of, y, x); break;
       }
       const float reciprocal = m.reciprocal[of], low = static_cast<float>(-m.low), high = static_cast<float>(m.high);
       for (int i = 0; i < columns; ++i) {
@@ -361,12 +366,11 @@ class Walk {
         q[i] = static_cast<int16_t>(static_cast<int>(nearest(std::clamp(x[i], low, high))));
       }
     }
-    cross_of(y, c, w + max_spatial);
+    cross_of(y, of, w + max_spatial);
   }
 
   // The part of a row's predictions that other channels and the reference make.
-  void cross_of(int y, size_t c, const std::int8_t* w) {
-    const size_t of = first + c;
+  void cross_of(int y, size_t of, const std::int8_t* w) {
     const int16_t* from[2 * max_around + 16];
     int count = 0;
     int32_t weights[2 * max_around + 16];
@@ -374,7 +378,7 @@ class Walk {
     const auto five = [&](const int16_t* r) { add(r), add(r + 1), add(r + stride), add(r - 1), add(r - stride); };
     for (int k = 0; k < m.earlier; ++k) {
       const int32_t other = m.channel[of * static_cast<size_t>(m.earlier) + static_cast<size_t>(k)];
-      const int16_t* const r = other < 0 ? nullptr : root_row(scratch.roots, static_cast<size_t>(other) - first, y);
+      const int16_t* const r = other < 0 ? nullptr : root_row(scratch.roots, static_cast<size_t>(other), y);
       if (!r) w += k ? 1 : max_around;
       else if (k) add(r);
       else five(r);
@@ -398,7 +402,7 @@ class Walk {
     int16_t* const row = root_row(scratch.then, 0, y);
     std::fill(row - 2, row + columns + 2, int16_t{0});
     if (y < 0 || y >= task.rows) return;
-    const float* const from = task.before + static_cast<int64_t>(of) * plane_values + (task.row + y) * columns;
+    const float* const from = task.before + place(of, y);
     for (int i = 0; i < columns; ++i) {
       const float x = std::clamp(from[i] * m.reciprocal[of], static_cast<float>(-m.low), static_cast<float>(m.high));
       row[i] = m.root[static_cast<size_t>(static_cast<int>(nearest(x)) + m.low)];
@@ -456,7 +460,7 @@ class Walk {
         if (choice.lagrangian > 0) value = chosen(m, k, scaled, value, choice.lagrangian);
         else if (choice.rounding != 0.5 && std::fabs(scaled) + choice.rounding < std::abs(value)) value += value > 0 ? -1 : 1;
         if constexpr (Coder::coding) s.symbol[y] = c.put(y, of, s.mean[y], value, low);
-        else trace.prediction[static_cast<int64_t>(channel(y)) * plane_values + (task.row + y) * columns + s.at[y] - y * wide] = s.p[y];
+        else trace.prediction[place(channel(y), y) + s.at[y] - y * wide] = s.p[y];
         keep(y, value);
       } else if constexpr (!Coder::coding) {
         keep(y, 0);
@@ -482,7 +486,7 @@ class Walk {
     const size_t of = channel(y), row = static_cast<size_t>(y) * static_cast<size_t>(wide);
     const int16_t *const q = scratch.q.data() + row, *const class_ = scratch.class_.data() + row;
     if constexpr (Coder::encoding && !Coder::coding)
-      std::copy(q, q + columns, trace.q + static_cast<int64_t>(of) * plane_values + (task.row + y) * columns);
+      std::copy(q, q + columns, trace.q + place(of, y));
     if (!out) return;
     float* const values = scratch.scaled.data() + row;
     const float step128 = m.step128[of];
@@ -493,9 +497,9 @@ class Walk {
         values[i] = static_cast<float>(q[i] * 128 + (q[i] < 0 ? -shift : shift)) * step128;
       }
     switch (out->element) {
-      case Element::f32: row_from<float>(*out, of, task.row + y, values); break;
-      case Element::u8: row_from<uint8_t>(*out, of, task.row + y, values); break;
-      case Element::i8: row_from<std::int8_t>(*out, of, task.row + y, values); break;
+      case Element::f32: row_from<float>(*out, task, of, y, values); break;
+      case Element::u8: row_from<uint8_t>(*out, task, of, y, values); break;
+      case Element::i8: row_from<std::int8_t>(*out, task, of, y, values); break;
     }
   }
 };
@@ -506,8 +510,7 @@ void encode(const MaxModel& m, const MaxTask& task, const MaxChoice& choice, std
     Walk<Tracer>(m, task, coder, choice, decoded, trace).run();
     return;
   }
-  const size_t channels = m.first_channel(task.part + 1) - m.first_channel(task.part);
-  Encoder coder(m, channels * static_cast<size_t>(task.rows) * static_cast<size_t>(task.map->columns));
+  Encoder coder(m, m.channels * static_cast<size_t>(task.rows) * static_cast<size_t>(task.columns));
   Walk<Encoder>(m, task, coder, choice, decoded, trace).run();
   coder.finish(task.rows, out);
 }

@@ -20,6 +20,7 @@ inline constexpr int max_around = 5;      // same, E, S, W, N: of the first earl
 inline constexpr int max_bins = 1024;     // entries of the class look-up
 inline constexpr int max_symbols = 16;
 inline constexpr int max_near = 8, max_other = 4, max_row_count = max_near * max_other;  // rows of a class, of either kind
+inline constexpr int max_part_columns = 12;  // of a part; a narrower map has one part
 inline constexpr int max_grid = 64;       // steps in which a root or a difference of roots is looked up
 
 // Of a class: which rows its surroundings ask for, counted in numbers from the first row of a kind, and its symbols.
@@ -34,7 +35,7 @@ struct MaxModel {
   std::size_t channels = 0;
   int low = 0, high = 0;    // quantised values lie in [-low, high]
   int earlier = 0;          // channels coded before that a prediction reads
-  int parts = 1;            // a stripe's channels are coded in so many parts, each alone
+  int parts = 1;            // the columns of a map's last stripes are coded in so many parts, each alone
   int classes = 0;
   bool reference = false;   // a second tensor of the same shape is at hand on both sides
   bool linear = false;      // roots are signed and twice as far
@@ -54,15 +55,15 @@ struct MaxModel {
   std::vector<float> step128, reciprocal;       // [channels]
 
   int features() const { return max_spatial + (earlier ? max_around + earlier - 1 : 0) + (reference ? max_around : 0); }
-  std::size_t first_channel(int part) const { return channels * static_cast<std::size_t>(part) / static_cast<std::size_t>(parts); }
+  int parts_of(std::int64_t columns) const { return columns < max_part_columns * parts ? 1 : parts; }
 };
 
-// One part of a stripe: rows of the map from `row`, channels of the model's `part`.
+// One part of a stripe: some columns of up to eight rows of the map.
 struct MaxTask {
   const MapView* map;      // what is coded, or where decoded values go
   const float* before;     // the reference, (channels, rows, columns) contiguous, or null
-  std::int64_t row;
-  int rows, part;
+  std::int64_t row, column;
+  int rows, columns;
 };
 
 // The encoder's choice: least (x - decoded)^2 + lagrangian * bits, in steps; nearest where lagrangian is 0, zero drawn by `rounding`.
@@ -89,8 +90,8 @@ namespace avx2 { extern const MaxBody max_body; }
 namespace avx512 { extern const MaxBody max_body; }
 #endif
 
-// A stripe of up to 8 rows from `row`: its parts one after another, each but the last behind its size.
-void max_encode(const MaxModel& model, const MapView& map, const float* before, int threads, const double* lagrangian, double rounding,
+// Every stripe of the map; the first `whole` of them in one part, the others' parts one after another, each but the last behind its size.
+void max_encode(const MaxModel& model, const MapView& map, const float* before, std::int64_t whole, int threads, const double* lagrangian, double rounding,
                 std::vector<std::vector<std::uint8_t>>& stripes, const MapView* decoded, const MaxTrace& trace);
 
 struct MaxBytes {
@@ -99,6 +100,6 @@ struct MaxBytes {
 };
 
 // The first damaged stripe, or -1.
-std::int64_t max_decode(const MaxModel& model, const std::vector<MaxBytes>& stripes, const float* before, int threads, const MapView& map);
+std::int64_t max_decode(const MaxModel& model, const std::vector<MaxBytes>& stripes, const float* before, std::int64_t whole, int threads, const MapView& map);
 
 }  // namespace tensorpress

@@ -85,15 +85,17 @@ def positions(shape: tuple[int, int], cells: bool, count: int, random: np.random
     return y // STRIPE_ROWS * across + x // width, y % STRIPE_ROWS + 2, x % width + 2
 
 
-def chosen_channels(t: NDArray[np.float32], count: int, ends: Sequence[int]) -> NDArray[np.int16]:
-    """[channels, count] the channels before each, in its part, that correlate with it most; -1 where there is none. t: (channels, samples)."""
+def chosen_channels(t: NDArray[np.float32], count: int, cells: bool) -> NDArray[np.int16]:
+    """[channels, count] the channels before each that correlate with it most; -1 where there is none. t: (channels, samples)."""
     channels = len(t)
     found = np.full((channels, count), -1, np.int16)
     if not count:
         return found
     centred = t - t.mean(1, keepdims=True)
     centred /= np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-6)
-    for start, stop in zip(ends, ends[1:]):
+    block = BLOCK if cells else channels
+    for start in range(0, channels, block):
+        stop = min(start + block, channels)
         likeness = np.abs(centred[start:stop] @ centred[start:stop].T)
         likeness[np.triu_indices(stop - start)] = -1
         take = min(count, stop - start)
@@ -106,12 +108,10 @@ def chosen_channels(t: NDArray[np.float32], count: int, ends: Sequence[int]) -> 
 
 
 def fit_predictors(
-    roots: Sequence[NDArray[np.int16]], before: Sequence[NDArray[np.int16]] | None, earlier: int, cells: bool, neighbours: bool, ends: Sequence[int] | None = None
+    roots: Sequence[NDArray[np.int16]], before: Sequence[NDArray[np.int16]] | None, earlier: int, cells: bool, neighbours: bool
 ) -> tuple[NDArray[np.int16], NDArray[np.int8], NDArray[np.int16]]:
-    """(channel, weights, bias) of every channel: ridge regression of its roots on what the decoder knows. Parts of channels are known alone."""
+    """(channel, weights, bias) of every channel: ridge regression of its roots on what the decoder knows."""
     channels = roots[0].shape[0]
-    if ends is None:
-        ends = [*range(0, channels, BLOCK if cells else max(channels, 1)), channels]
     random = np.random.default_rng(0)
     per_map = max(FIT_POSITIONS // len(roots), 16)
     boxes = [bordered(t, cells) for t in roots]
@@ -121,7 +121,7 @@ def fit_predictors(
     def gather(maps: Sequence[Floats], which: Any, place: tuple[int, int]) -> Floats:
         return np.concatenate([m[which][:, b, y + place[0], x + place[1]] for m, (b, y, x) in zip(maps, at)], axis=1)
 
-    channel = chosen_channels(gather(boxes, slice(None), (0, 0)), earlier, ends)
+    channel = chosen_channels(gather(boxes, slice(None), (0, 0)), earlier, cells)
     names = SPATIAL + (POSITIONS + earlier - 1 if earlier else 0) + (POSITIONS if before is not None else 0)
     weights, bias = np.zeros((channels, names), np.int8), np.zeros(channels, np.int16)
     for start in range(0, channels, 64):

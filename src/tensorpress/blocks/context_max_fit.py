@@ -10,15 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tensorpress.blocks.context_fit import Wanted, counts_of, fit_bins, fit_centroid, fit_predictors, thinned
-from tensorpress.blocks.context_max_model import EDGES, GRID, NEAR, OTHER, ROWS, SYMBOLS, MaxModel, grid, texture_grid, weight_of
+from tensorpress.blocks.context_max_model import EDGES, GRID, NEAR, OTHER, ROWS, SYMBOLS, MaxModel, grid, texture_grid, weight_of, whole_stripes
 from tensorpress.blocks.context_model import Alphabet, steps_of
-from tensorpress.core.payload import STRIPE_ROWS
+from tensorpress.core.payload import STRIPE_ROWS, stripe_count
 from tensorpress.core.threads import threads
 
 Array = NDArray[Any]
 Floats = NDArray[np.float32]
 CLASSES = 24
-PART_VALUES = 1 << 15  # of a stripe that is worth two parts, so that two threads share an odd number of stripes evenly
+PART_VALUES = 1 << 15  # of a stripe that is worth two parts
 PSEUDO = 20.0  # observations of its class that a row starts with
 FLOOR = 0.05  # observations of a symbol that a class starts with
 
@@ -37,11 +37,8 @@ def fit_max_model(samples: Sequence[Floats], before: Sequence[Floats] | None, wa
 
     roots = [root[whole(x, wanted.rounding if plain else 0.38) + wanted.low] for x in samples]
     references = [root[whole(x, 0.5) + wanted.low] for x in before] if before is not None else None
-    channels = len(wanted.exponents)
-    values = max(x.shape[0] * min(x.shape[1], STRIPE_ROWS) * x.shape[2] for x in samples)
-    parts = 2 if values >= PART_VALUES and channels >= 2 else 1
-    ends = [channels * p // parts for p in range(parts + 1)]
-    channel, weights, bias = fit_predictors(roots, references, wanted.earlier, False, wanted.neighbours, ends)
+    parts = 2 if max(x.shape[0] * min(x.shape[1], STRIPE_ROWS) * x.shape[2] for x in samples) >= PART_VALUES else 1
+    channel, weights, bias = fit_predictors(roots, references, wanted.earlier, False, wanted.neighbours)
     mean = np.mean([np.abs(t).mean((1, 2)) for t in roots], axis=0)
     group = np.searchsorted(np.quantile(mean, np.arange(1, NEAR) / NEAR), mean).astype(np.uint8)
     samples, before = thinned(samples, before)
@@ -81,7 +78,8 @@ def traced(model: MaxModel, samples: Sequence[Floats], before: Sequence[Floats] 
     at = 0
     for i, x in enumerate(samples):
         here = slice(at, at + x.size)
-        model.native.trace(x, None if before is None else before[i], lagrangian, rounding, q[here].reshape(x.shape), p[here].reshape(x.shape), threads())
+        whole = whole_stripes(stripe_count(x.shape))
+        model.native.trace(x, None if before is None else before[i], whole, lagrangian, rounding, q[here].reshape(x.shape), p[here].reshape(x.shape), threads())
         at += x.size
     return q, p
 

@@ -23,7 +23,7 @@ from tensorpress.core.errors import InputError
 SYMBOLS, NEAR, OTHER, GRID = 16, 8, 4, 64
 ROWS = NEAR * OTHER  # of a class, of either kind
 EDGES = NEAR - 1 + 2 * (OTHER - 1)  # of a class: where W's, the texture's and N's rows begin
-MAX_PARTS = 16
+MAX_PARTS, PART_COLUMNS = 16, 12  # of a stripe; of a part: a narrower map has one part
 HEAD = "<BBBIBBf"
 
 Array = NDArray[Any]
@@ -40,6 +40,11 @@ def cumulative(codes: Array) -> NDArray[np.uint16]:
     weights = weight_of(codes)
     begin = np.cumsum(weights, axis=-1) - weights
     return np.minimum((begin << 16) // weights.sum(-1, keepdims=True), 65535).astype(np.uint16)
+
+
+def whole_stripes(count: int) -> int:
+    """How many of so many stripes are coded whole: all but two, so that two threads share an odd number evenly."""
+    return max(count - 2, 0)
 
 
 def grid(roots: Array, linear: bool) -> Array:
@@ -59,7 +64,7 @@ class MaxModel:
     reference: bool
     low: int
     high: int
-    parts: int  # a stripe's channels are coded in so many parts, each alone
+    parts: int  # the columns of a map's last two stripes are coded in so many parts, each alone
     base: float  # step of exponent 0
     exponents: NDArray[np.int8]
     channel: NDArray[np.int16]  # [channels, earlier]
@@ -127,8 +132,10 @@ class MaxModel:
         symbols = self.symbol[:, : self.low + self.high + 1].astype(np.int64)
         return np.rint(256 * np.take_along_axis(bits, symbols, 1)).astype(np.int32)
 
-    def first_channel(self, part: int) -> int:
-        return self.channels * part // self.parts
+    def columns_of(self, columns: int, whole: bool) -> list[slice]:
+        """The parts of a stripe of so many columns: one, if it is to be coded whole or is narrow."""
+        parts = 1 if whole or columns < PART_COLUMNS * self.parts else self.parts
+        return [slice(columns * p // parts, columns * (p + 1) // parts) for p in range(parts)]
 
     @cached_property
     def native(self) -> Any:
@@ -204,11 +211,8 @@ class MaxModel:
         if falls.any() or edges.max() > GRID:
             raise InputError("context model: the edges of its rows do not rise, or leave their grid")
         model = cls(bool(flags & 2), reference, low, high, parts, base, exponents, channel, weights, bias, group, bins, edges, bits, codes, centroid)
-        part_begin = np.zeros(channels, np.int64)
-        for p in range(parts):
-            part_begin[model.first_channel(p) : model.first_channel(p + 1)] = model.first_channel(p)
-        if ((channel >= np.arange(channels)[:, None]) | ((channel < part_begin[:, None]) & (channel != -1))).any():
-            raise InputError("context model: a channel is predicted from one that is not coded before it in its part")
+        if (channel >= np.arange(channels)[:, None]).any() or (channel < -1).any():
+            raise InputError("context model: a channel is predicted from one that is not coded before it")
         step, reciprocal = model.steps
         if channels and not (np.isfinite(reciprocal).all() and step.min() > 1e-38):
             raise InputError("context model: a channel's step is out of range")

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tensorpress.blocks.context_max_model import MaxModel
+from tensorpress.blocks.context_max_model import MaxModel, whole_stripes
 from tensorpress.blocks.context_stage import CAP_ROUNDS, plane
 from tensorpress.blocks.uniform import check_decodable, restore
 from tensorpress.core.errors import InputError, StreamError
@@ -38,8 +38,9 @@ class MaxStage(Stage[Array, None]):
         values = x.reshape(chw(x.shape)) if x.dtype in DIRECT[1:] else plane(x, self.codec)
         assert values is not None
         self._check_channels(values.shape[0], x.size, InputError)
-        before, prices = plane(out.reference, self.codec), [self.lagrangian] * stripe_count(x.shape)
-        stripes = self.model.native.encode(values, before, prices, self.rounding, threads(x.size), decoded) if prices else []
+        count = stripe_count(x.shape)
+        before, prices = plane(out.reference, self.codec), [self.lagrangian] * count
+        stripes = self.model.native.encode(values, before, whole_stripes(count), prices, self.rounding, threads(x.size), decoded) if prices else []
         if self.cap:
             stripes = self._capped(values, before, stripes, out, decoded)
         for data in stripes:
@@ -51,15 +52,16 @@ class MaxStage(Stage[Array, None]):
             rows = slice(number * STRIPE_ROWS, (number + 1) * STRIPE_ROWS)
             part, beside = values[:, rows], None if before is None else np.ascontiguousarray(before[:, rows])
             budget = part.size / self.cap - 8 - (out.head_nbytes + 12 if number == 0 else 0)
+            whole = int(number < whole_stripes(len(stripes)))
             price = max(self.lagrangian, 0.05)
             for _ in range(CAP_ROUNDS):
                 if len(data) <= budget:
                     break
                 price *= 2
-                (data,) = self.model.native.encode(part, beside, [price], self.rounding, threads(part.size))
+                (data,) = self.model.native.encode(part, beside, whole, [price], self.rounding, threads(part.size))
             stripes[number] = data if len(data) <= budget else b""
             if decoded is not None:
-                self.model.native.decode([np.frombuffer(stripes[number], np.uint8)], beside, decoded[:, rows], 1)
+                self.model.native.decode([np.frombuffer(stripes[number], np.uint8)], beside, whole, decoded[:, rows], 1)
         return stripes
 
     def decode(self, y: None, src: Reader) -> Array:
@@ -69,7 +71,7 @@ class MaxStage(Stage[Array, None]):
         out = np.zeros(shape, src.dtype if src.dtype in DIRECT else np.float32)
         stripes = [np.frombuffer(src.stripe(), np.uint8) for _ in range(stripe_count(src.shape))]
         if stripes:
-            bad = self.model.native.decode(stripes, plane(src.reference, self.codec), out, threads(out.size))
+            bad = self.model.native.decode(stripes, plane(src.reference, self.codec), whole_stripes(len(stripes)), out, threads(out.size))
             if bad >= 0:
                 raise StreamError(f"stripe {bad} is damaged: its {len(stripes[bad])} bytes are not {self.codec} data of this shape")
         return (out if src.dtype in DIRECT else restore(out, src.dtype)).reshape(src.shape)

@@ -55,36 +55,35 @@ class Models:
         self.seen.clear()
 
 
-def walk(model: MaxModel, part: int, x: Array, before: Array | None, code: Code, learn: Callable[[], None], out: Array) -> None:
-    """Visits a part of a stripe step by step; writes decoded values to `out` (channels, rows, columns)."""
-    first, stop = model.first_channel(part), model.first_channel(part + 1)
-    _, rows, columns = x.shape
+def walk(model: MaxModel, x: Array, before: Array | None, code: Code, learn: Callable[[], None], out: Array) -> None:
+    """Visits a part of a stripe, its columns alone, step by step; writes decoded values to `out` (channels, rows, columns)."""
+    channels, rows, columns = x.shape
     root, groups = model.roots.astype(int), model.group.astype(int)
     step, reciprocal = model.steps
-    roots = np.zeros((stop - first, rows + 3, columns + 4), int)
-    then = np.zeros((stop - first, rows + 3, columns + 4), int)
+    roots = np.zeros((channels, rows + 3, columns + 4), int)
+    then = np.zeros((channels, rows + 3, columns + 4), int)
     if before is not None:
-        for c, y, i in np.ndindex(stop - first, rows, columns):
-            then[c, y + 2, i + 2] = root[quantised(before[first + c, y, i], reciprocal[first + c], model.low, model.high) + model.low]
-    for values in order(stop - first, rows, columns):
+        for c, y, i in np.ndindex(channels, rows, columns):
+            then[c, y + 2, i + 2] = root[quantised(before[c, y, i], reciprocal[c], model.low, model.high) + model.low]
+    for values in order(channels, rows, columns):
         for c, y, i in values:
-            channel, r, s = first + c, y + 2, i + 2
-            w = iter(model.weights[channel].astype(int).tolist())
-            p = int(model.bias[channel]) + sum(next(w) * int(roots[c, r + dy, s + dx]) for dy, dx in SPATIAL)
-            for k, of in enumerate(model.channel[channel].tolist()):
+            r, s = y + 2, i + 2
+            w = iter(model.weights[c].astype(int).tolist())
+            p = int(model.bias[c]) + sum(next(w) * int(roots[c, r + dy, s + dx]) for dy, dx in SPATIAL)
+            for k, of in enumerate(model.channel[c].tolist()):
                 for dy, dx in AROUND if k == 0 else AROUND[:1]:
-                    p += next(w) * (int(roots[of - first, r + dy, s + dx]) if of >= 0 else 0)
+                    p += next(w) * (int(roots[of, r + dy, s + dx]) if of >= 0 else 0)
             if before is not None:
                 p += sum(next(w) * int(then[c, r + dy, s + dx]) for dy, dx in AROUND)
             k = int(model.bins.of(np.array(p)))
             west, north, corner, east = (roots[c, r + dy, s + dx] for dy, dx in SPATIAL[:4])
             texture = abs(west - corner) + abs(north - corner) + abs(north - east)
             w_of, t_of, n_of = (int(table[k, at]) for table, at in zip(model.lookups, (grid(west, model.linear), texture_grid(texture, model.linear), grid(north, model.linear))))
-            where = (y, k, (k * 8 + w_of) * 4 + t_of, (k * 8 + int(groups[channel])) * 4 + n_of)
-            q = code(where, channel, x[channel, y, i])
+            where = (y, k, (k * 8 + w_of) * 4 + t_of, (k * 8 + int(groups[c])) * 4 + n_of)
+            q = code(where, c, x[c, y, i])
             roots[c, r, s] = root[q + model.low]
             shift = int(model.centroid[k, min(abs(q), 3)])
-            out[channel, y, i] = np.float32(q * 128 + (-shift if q < 0 else shift)) * (step[channel] / np.float32(128))
+            out[c, y, i] = np.float32(q * 128 + (-shift if q < 0 else shift)) * (step[c] / np.float32(128))
         learn()
 
 
@@ -103,15 +102,15 @@ def choose(model: MaxModel, class_: int, channel: int, x: Any, lagrangian: float
     return min((q, q - (1 if q > 0 else -1), 0), key=cost)
 
 
-def encode(model: MaxModel, x: Array, before: Array | None, lagrangian: float) -> bytes:
-    """A stripe: its parts, each but the last behind its size."""
-    parts = [encode_part(model, part, x, before, lagrangian) for part in range(model.parts)]
+def encode(model: MaxModel, x: Array, before: Array | None, whole: bool, lagrangian: float) -> bytes:
+    """A stripe: its parts, each but the last behind its size; one part where it is to be coded whole."""
+    parts = [encode_part(model, x[..., c], None if before is None else before[..., c], lagrangian) for c in model.columns_of(x.shape[2], whole)]
     if not any(parts):
         return b""
     return b"".join(len(data).to_bytes(4, "little") + data for data in parts[:-1]) + parts[-1]
 
 
-def encode_part(model: MaxModel, part: int, x: Array, before: Array | None, lagrangian: float) -> bytes:
+def encode_part(model: MaxModel, x: Array, before: Array | None, lagrangian: float) -> bytes:
     models = Models(model)
     records: list[tuple[int, int, int]] = []  # state, begin, chance
     bits: list[int] = []
@@ -129,7 +128,7 @@ def encode_part(model: MaxModel, part: int, x: Array, before: Array | None, lagr
         seen.append(q)
         return q
 
-    walk(model, part, x, before, code, models.learn, np.empty(x.shape, np.float32))
+    walk(model, x, before, code, models.learn, np.empty(x.shape, np.float32))
     if not any(seen):
         return b""
     words: list[int] = []
@@ -144,19 +143,21 @@ def encode_part(model: MaxModel, part: int, x: Array, before: Array | None, lagr
     return b"".join(s.to_bytes(4, "little") for s in states) + b"".join(w.to_bytes(2, "little") for w in reversed(words)) + back[::-1]
 
 
-def decode(model: MaxModel, data: bytes, before: Array | None, out: Array) -> None:
+def decode(model: MaxModel, data: bytes, before: Array | None, whole: bool, out: Array) -> None:
     """Fills `out` (channels, rows, columns). StreamError where the bytes are no stripe of this shape."""
-    at = 0
-    for part in range(model.parts):
-        size = int.from_bytes(data[at : at + 4], "little") if part < model.parts - 1 and data else len(data) - at
-        at += 4 if part < model.parts - 1 and data else 0
+    at, parts = 0, model.columns_of(out.shape[2], whole)
+    for number, columns in enumerate(parts):
+        size = len(data) - at
+        if number < len(parts) - 1 and data:
+            size = int.from_bytes(data[at : at + 4], "little")
+            at += 4
         if size > len(data) - at:
-            raise StreamError(f"part {part} of {size} bytes is cut")
-        decode_part(model, part, data[at : at + size], before, out)
+            raise StreamError(f"part {number} of {size} bytes is cut")
+        decode_part(model, data[at : at + size], None if before is None else before[..., columns], out[..., columns])
         at += size
 
 
-def decode_part(model: MaxModel, part: int, data: bytes, before: Array | None, out: Array) -> None:
+def decode_part(model: MaxModel, data: bytes, before: Array | None, out: Array) -> None:
     models = Models(model)
     count = min(STATES, out.shape[1])
     states = [int.from_bytes(data[4 * j : 4 * j + 4], "little") for j in range(count)]
@@ -184,7 +185,7 @@ def decode_part(model: MaxModel, part: int, data: bytes, before: Array | None, o
         models.seen.append((where, symbol))
         return min(int(model.first[k, symbol]) + extra, model.high)
 
-    walk(model, part, out, before, code, models.learn, out)
+    walk(model, out, before, code, models.learn, out)
     if data:
         rest = data[word : word + 1] if bit % 8 else b"\0"
         if len(data) - word != -(-bit // 8) or set(states) != {LOW} or rest[0] & (1 << -bit % 8) - 1:
