@@ -79,7 +79,8 @@ MaxModel model_of(const nb::dict& d) {
   }
   m.start = taken<std::uint16_t>(d, "start", 2 * k * max_row_count * max_symbols);
   m.centroid = taken<std::int8_t>(d, "centroid", k * 4);
-  m.price = taken<std::int32_t>(d, "price", k * values);
+  const auto decoded = taken<float>(d, "decoded", k * values), bits = taken<float>(d, "bits", k * values);
+  for (std::size_t i = 0; i < k * values; ++i) m.options.push_back({decoded[i], bits[i]});
   m.step128 = taken<float>(d, "step128", c), m.reciprocal = taken<float>(d, "reciprocal", c);
   below(m.group, max_near, "group");
   m.centroids = std::any_of(m.centroid.begin(), m.centroid.end(), [](std::int8_t v) { return v != 0; });

@@ -42,7 +42,7 @@ void max_encode(const MaxModel& model, const MapView& map, const float* before, 
   parallel(static_cast<int>(parts.count), threads, [&](int i) {
     body().encode(model, parts.task(i), {lagrangian[parts.stripe_of(i)], rounding}, found[static_cast<std::size_t>(i)], decoded, trace);
   });
-  stripes.resize(static_cast<std::size_t>(parts.stripes));
+  stripes.assign(static_cast<std::size_t>(parts.stripes), {});
   for (std::int64_t s = 0; s < parts.stripes; ++s) {
     const auto begin = found.begin() + parts.first_of(s), last = found.begin() + parts.first_of(s + 1) - 1;
     std::vector<std::uint8_t>& out = stripes[static_cast<std::size_t>(s)];

@@ -87,9 +87,17 @@ struct Scratch {
   std::vector<uint16_t> rows, words;
   std::vector<uint32_t> records;
 };
-thread_local Scratch scratch;
 
-constexpr int block = 8;  // columns that wide loops take at once
+Scratch& own_scratch() {
+  thread_local Scratch scratch;
+  return scratch;
+}
+
+#if defined(__AVX512F__)
+constexpr int block = 16;  // columns that wide loops take at once
+#else
+constexpr int block = 8;
+#endif
 
 #pragma GCC diagnostic ignored "-Wpsabi"  // vectors are passed between functions of this file alone
 
@@ -110,7 +118,8 @@ inline Lanes distance(Lanes a, Lanes b) { return a > b ? a - b : b - a; }
 
 // What the lanes know within a step.
 struct Steps {
-  alignas(32) uint16_t mean[lanes][max_symbols];
+  alignas(32) uint16_t means[(lanes + 1) * max_symbols] = {};  // where symbols begin; behind a lane's last one stands a 0, which is 2^15 of 2^15
+  uint16_t* mean(int lane) { return means + lane * max_symbols; }
   Lanes at, p, bin, w, n, texture;
   uint16_t *a[lanes], *b[lanes];
   const MaxClass* class_[lanes];
@@ -119,43 +128,44 @@ struct Steps {
 
 // --- what is coded ---------------------------------------------------------------------------------------------------
 
-uint16_t* fresh_rows(const MaxModel& m) {
+uint16_t* fresh_rows(const MaxModel& m, Scratch& scratch) {
   scratch.rows.resize(m.start.size() + 16);
   uint16_t* const aligned = reinterpret_cast<uint16_t*>((reinterpret_cast<std::uintptr_t>(scratch.rows.data()) + 31) & ~std::uintptr_t{31});
   std::memcpy(aligned, m.start.data(), 2 * m.start.size());
   return aligned;
 }
 
-inline void put64(uint8_t* to, uint64_t v) {  // high byte first
-  for (int i = 0; i < 8; ++i) to[i] = static_cast<uint8_t>(v >> (56 - 8 * i));
-}
+// Chance of a symbol, of 2^15.
+inline uint32_t chance_of(const uint16_t* mean, int symbol) { return (uint32_t{mean[symbol + 1]} - mean[symbol]) & ((1u << chance_bits) - 1); }
 
 struct Encoder {
   static constexpr bool encoding = true, coding = true;
   uint16_t* rows;
   uint32_t* record;  // of each symbol: where it begins, its chance, its state
   uint8_t* bits;
-  uint64_t held = 0;  // bits that are not whole bytes yet, at the top
+  uint64_t held = 0;  // bits that are not whole bytes yet, the last at the bottom
   int held_count = 0, any = 0;
 
-  Encoder(const MaxModel& m, size_t values) : rows(fresh_rows(m)) {
+  Encoder(const MaxModel& m, size_t values, Scratch& scratch) : rows(fresh_rows(m, scratch)) {
     scratch.records.resize(values), scratch.bytes.resize(values + slack);
     record = scratch.records.data(), bits = scratch.bytes.data();
   }
   int put(int lane, const MaxClass& class_, const uint16_t* mean, int q, int low) {
-    const int symbol = class_.symbol[q + low];
+    const int symbol = class_.symbol[q + low], count = class_.extra_bits[symbol];
     any |= q;
-    const uint32_t begin = mean[symbol], end = symbol + 1 < max_symbols ? mean[symbol + 1] : 1u << chance_bits;
-    *record++ = begin | (end - begin) << chance_bits | static_cast<uint32_t>(lane % states) << 30;
-    held_count += class_.extra_bits[symbol];
-    held |= static_cast<uint64_t>(q - class_.first[symbol]) << 1 << (63 - held_count);
-    put64(bits, held);
-    bits += held_count >> 3;
-    held <<= held_count & ~7;
-    held_count &= 7;
+    *record++ = mean[symbol] | chance_of(mean, symbol) << chance_bits | static_cast<uint32_t>(lane % states) << 30;
+    held = held << count | static_cast<uint64_t>(q - class_.first[symbol]);
+    held_count += count;
     return symbol;
   }
-  void finish(int rows_, std::vector<uint8_t>& out) {
+  // Bits of four lanes, at most 32, and 7 that were left.
+  void four_lanes() {
+    const uint64_t v = held << 1 << (63 - held_count);
+    for (int i = 0; i < 8; ++i) bits[i] = static_cast<uint8_t>(v >> (56 - 8 * i));
+    bits += held_count >> 3;
+    held_count &= 7;
+  }
+  void finish(int rows_, Scratch& scratch, std::vector<uint8_t>& out) {
     if (!any) return;  // no bytes: nothing but zeros
     const uint32_t* const first = scratch.records.data();
     scratch.words.resize(static_cast<size_t>(record - first) + 2 * states);
@@ -186,9 +196,10 @@ struct Decoder {
   const uint8_t *word, *end;  // words from the front; extra bits back from the end
   uint32_t x[states] = {state_low, state_low, state_low, state_low};
   size_t bits = 0, nbits;
+  uint64_t window = 0;  // the next bits, at the top
   bool damaged = false;
 
-  Decoder(const MaxModel& m, const uint8_t* data, size_t nbytes, int rows_) : rows(fresh_rows(m)), nbits(8 * nbytes) {
+  Decoder(const MaxModel& m, const uint8_t* data, size_t nbytes, int rows_, Scratch& scratch) : rows(fresh_rows(m, scratch)), nbits(8 * nbytes) {
     scratch.bytes.assign(nbytes + 2 * slack, 0);
     std::memcpy(scratch.bytes.data() + slack, data, nbytes);
     word = scratch.bytes.data() + slack, end = word + nbytes;
@@ -203,17 +214,21 @@ struct Decoder {
   int take(int lane, const MaxClass& class_, const uint16_t* mean, int& symbol_) {
     uint32_t state = x[lane % states];
     const uint32_t slot = state & ((1u << chance_bits) - 1);
-    const int symbol = symbol_ = symbol_at(mean, slot);
-    const uint32_t begin = mean[symbol], after = symbol + 1 < max_symbols ? mean[symbol + 1] : 1u << chance_bits;
-    state = (after - begin) * (state >> chance_bits) + slot - begin;
+    const int symbol = symbol_ = symbol_at(mean, slot), count = class_.extra_bits[symbol];
+    state = chance_of(mean, symbol) * (state >> chance_bits) + slot - mean[symbol];
     const bool low = state < state_low;
     x[lane % states] = low ? state << 16 | next() : state;
     word += low ? 2 : 0;
-    const int count = class_.extra_bits[symbol];
-    uint64_t window;
-    std::memcpy(&window, end - 8 - (bits >> 3), 8);
+    const int extra = static_cast<int>(window >> 1 >> (63 - count));
+    window <<= count;
     bits += static_cast<size_t>(count);
-    return class_.first[symbol] + static_cast<int>(window << ((bits - static_cast<size_t>(count)) & 7) >> 1 >> (63 - count));
+    return class_.first[symbol] + extra;
+  }
+  // Bits for four lanes, at most 32.
+  void four_lanes() {
+    uint64_t loaded;
+    std::memcpy(&loaded, end - 8 - (bits >> 3), 8);
+    window = loaded << (bits & 7);
   }
   // Nothing is left between words and bits but less than a byte, of zeros.
   bool done() {
@@ -232,23 +247,16 @@ struct Tracer {
   static constexpr bool encoding = true, coding = false;
 };
 
-// The quantised value that the encoder takes: least (x - decoded)^2 + lagrangian * bits; q is the nearest.
-inline int chosen(const MaxModel& m, int class_, float scaled, int q, double lagrangian) {
-  if (q == 0) return 0;
-  const int32_t* const price = m.price.data() + static_cast<size_t>(class_) * static_cast<size_t>(m.low + m.high + 1) + m.low;
-  const std::int8_t* const centroid = m.centroid.data() + class_ * 4;
+// The quantised value of least (x - decoded)^2 + lagrangian * bits among the nearest, the next towards zero, and zero.
+inline int chosen(const MaxOption* options, float x, int nearest_, float lagrangian) {
   const auto cost = [&](int v) {
-    const int magnitude = std::abs(v), shift = centroid[std::min(magnitude, 3)];
-    const double error = double{scaled} - (v * 128 + (v < 0 ? -shift : shift)) / 128.0;
-    return error * error + lagrangian * price[v] / 256.0;
+    const float error = x - options[v].decoded;
+    return error * error + lagrangian * options[v].bits;
   };
-  int best = q;
-  double least = cost(q);
-  for (const int v : {q > 0 ? q - 1 : q + 1, 0}) {
-    const double c = cost(v);
-    if (c < least) least = c, best = v;
-  }
-  return best;
+  const int toward = nearest_ - (nearest_ > 0) + (nearest_ < 0);
+  const float near = cost(nearest_), next = cost(toward), none = cost(0);
+  const int best = next < near ? toward : nearest_;
+  return none < std::min(near, next) ? 0 : best;
 }
 
 // --- the walk --------------------------------------------------------------------------------------------------------
@@ -284,8 +292,8 @@ void row_from(const MapView& map, const MaxTask& task, size_t channel, int y, co
 template <class Coder>
 class Walk {
  public:
-  Walk(const MaxModel& model, const MaxTask& task_, Coder& coder_, const MaxChoice& choice_, const MapView* out_, const MaxTrace& trace_)
-      : m(model), task(task_), coder(coder_), choice(choice_), out(out_), trace(trace_), columns(task.columns), wide((columns + 3 * block - 1) / block * block),
+  Walk(const MaxModel& model, const MaxTask& task_, Coder& coder_, Scratch& scratch_, const MaxChoice& choice_, const MapView* out_, const MaxTrace& trace_)
+      : m(model), scratch(scratch_), task(task_), coder(coder_), choice(choice_), out(out_), trace(trace_), columns(task.columns), wide((columns + 3 * block - 1) / block * block),
         stride(columns + 4), plane(static_cast<size_t>(stride) * (static_cast<size_t>(task.rows) + 3)), across(task.map->columns) {
     scratch.roots.assign(m.channels * plane + 2 * block, 0);
     if (m.reference) scratch.then.assign(plane + 2 * block, 0);
@@ -312,7 +320,7 @@ class Walk {
       for (unsigned some = begins[phase]; some; some &= some - 1)
         if (const int y = __builtin_ctz(some); t >= 2 * y) begin_row(y);
       const unsigned active = insides[phase] & live;
-      if (!step(t, active)) return false;
+      if (!(active == (1 << lanes) - 1 ? step<true>(t, active) : step<false>(t, active))) return false;
       for (unsigned some = ends[phase] & live; some; some &= some - 1) end_row(__builtin_ctz(some));
       if (++phase == period) phase = 0;
     }
@@ -321,6 +329,7 @@ class Walk {
 
  private:
   const MaxModel& m;
+  Scratch& scratch;
   const MaxTask& task;
   Coder& coder;
   const MaxChoice& choice;
@@ -333,6 +342,7 @@ class Walk {
   Lanes weight[max_spatial] = {};
   Lanes at;                                // where a lane is in its row of the scratch
   alignas(64) int32_t ring[8][16] = {};    // roots of the last steps, behind two lanes of zeros
+  Steps s;
   unsigned live = 0;                       // lanes that have begun and not ended
   int16_t* here[lanes] = {};               // a lane's row of roots, to be counted from as `at` is
   size_t group[lanes] = {}, begun[lanes] = {};
@@ -365,6 +375,9 @@ class Walk {
         x[i] *= reciprocal;
         q[i] = static_cast<int16_t>(static_cast<int>(nearest(std::clamp(x[i], low, high))));
       }
+      if (choice.lagrangian <= 0 && choice.rounding != 0.5)
+        for (int i = 0; i < columns; ++i)
+          if (std::fabs(x[i]) + choice.rounding < std::abs(q[i])) q[i] = static_cast<int16_t>(q[i] + (q[i] > 0 ? -1 : 1));
     }
     cross_of(y, of, w + max_spatial);
   }
@@ -410,7 +423,7 @@ class Walk {
   }
 
   // What the surroundings say, for all lanes at once.
-  void look_around(int64_t t, Steps& s) {
+  void look_around(int64_t t) {
     const auto back = [&](int64_t steps, int up) { return lanes_at(ring[(t - steps) & 7] + 2 - up); };
     const Lanes w = back(1, 0), n = back(2, 1), nw = back(3, 1), ne = back(1, 1), ww = back(2, 0), nn = back(4, 2);
     const int offset = m.linear ? 512 : 0, shift = m.linear ? 4 : 2;
@@ -426,9 +439,10 @@ class Walk {
     std::memset(ring[t & 7] + 2, 0, sizeof(Lanes));
   }
 
+  // `all`: every lane is active.
+  template <bool all>
   bool step(int64_t t, unsigned active) {
-    Steps s;
-    look_around(t, s);
+    look_around(t);
     Coder c = coder;
     int32_t* const ring_row = ring[t & 7] + 2;
     const uint8_t* const class_of = m.class_of.data();
@@ -436,45 +450,58 @@ class Walk {
     const int16_t* const root = m.root.data() + m.low;
     int16_t *const q = scratch.q.data(), *const class_ = scratch.class_.data();
     const size_t half = m.start.size() / 2;
+    const float* const scaled = scratch.scaled.data();
+    const float lagrangian = static_cast<float>(choice.lagrangian);
     const int low = m.low, high = m.high;
+    const size_t values = static_cast<size_t>(low + high + 1);
+    const MaxOption* const options = m.options.data() + low;
+    const bool keep_class = m.centroids;
     const auto keep = [&](int y, int value) {
-      q[s.at[y]] = static_cast<int16_t>(value);
+      if constexpr (!Coder::encoding) q[s.at[y]] = static_cast<int16_t>(value);
       here[y][s.at[y]] = root[value];
       ring_row[y] = root[value];
     };
+    const auto four = [&](int y) {
+      if constexpr (Coder::coding)
+        if (y % 4 == (Coder::encoding ? 3 : 0)) c.four_lanes();
+    };
 #pragma GCC unroll 8
     for (int y = 0; y < lanes; ++y) {
-      if (!(active >> y & 1)) continue;
+      if constexpr (Coder::encoding)
+        if (y == 4) four(3);
+      if (!all && !(active >> y & 1)) continue;
       const int k = class_of[s.bin[y]];
       const MaxClass& of = classes[k];
-      class_[s.at[y]] = static_cast<int16_t>(k);
+      if (keep_class) class_[s.at[y]] = static_cast<int16_t>(k);
       if constexpr (Coder::coding) {
         s.class_[y] = &of;
         s.a[y] = c.rows + of.w_row[s.w[y]] + of.t_row[s.texture[y]];
         s.b[y] = c.rows + half + of.n_row[s.n[y]] + group[y];
-        mean_of(s.a[y], s.b[y], s.mean[y]);
+        mean_of(s.a[y], s.b[y], s.mean(y));
       }
       if constexpr (Coder::encoding) {
         int value = q[s.at[y]];
-        const float scaled = scratch.scaled[static_cast<size_t>(s.at[y])];
-        if (choice.lagrangian > 0) value = chosen(m, k, scaled, value, choice.lagrangian);
-        else if (choice.rounding != 0.5 && std::fabs(scaled) + choice.rounding < std::abs(value)) value += value > 0 ? -1 : 1;
-        if constexpr (Coder::coding) s.symbol[y] = c.put(y, of, s.mean[y], value, low);
+        if (lagrangian > 0) {
+          value = chosen(options + static_cast<size_t>(k) * values, scaled[s.at[y]], value, lagrangian);
+          q[s.at[y]] = static_cast<int16_t>(value);
+        }
+        if constexpr (Coder::coding) s.symbol[y] = c.put(y, of, s.mean(y), value, low);
         else trace.prediction[place(channel(y), y) + s.at[y] - y * wide] = s.p[y];
         keep(y, value);
       } else if constexpr (!Coder::coding) {
         keep(y, 0);
       }
     }
+    if constexpr (Coder::encoding) four(7);
     if constexpr (!Coder::encoding && Coder::coding) {
 #pragma GCC unroll 8
       for (int y = 0; y < lanes; ++y)
-        if (active >> y & 1) keep(y, std::min(c.take(y, *s.class_[y], s.mean[y], s.symbol[y]), high));
+        if (four(y); all || active >> y & 1) keep(y, std::min(c.take(y, *s.class_[y], s.mean(y), s.symbol[y]), high));
     }
     if constexpr (Coder::coding) {
 #pragma GCC unroll 8
       for (int y = 0; y < lanes; ++y)
-        if (active >> y & 1) learn(s.a[y], s.symbol[y]), learn(s.b[y], s.symbol[y]);
+        if (all || active >> y & 1) learn(s.a[y], s.symbol[y]), learn(s.b[y], s.symbol[y]);
       coder = c;
     }
     if constexpr (!Coder::encoding && Coder::coding) return coder.within();
@@ -490,6 +517,11 @@ class Walk {
     if (!out) return;
     float* const values = scratch.scaled.data() + row;
     const float step128 = m.step128[of];
+    if (out->element == Element::u8 && step128 == 1 / 128.0f && !m.centroids && out->column_stride == 1) {
+      uint8_t* const to = row_of<uint8_t>(*out, task, of, y);
+      for (int i = 0; i < columns; ++i) to[i] = static_cast<uint8_t>(std::max(q[i], int16_t{0}));
+      return;
+    }
     for (int i = 0; i < columns; ++i) values[i] = static_cast<float>(q[i] * 128) * step128;
     if (m.centroids)
       for (int i = 0; i < columns; ++i) {
@@ -505,24 +537,26 @@ class Walk {
 };
 
 void encode(const MaxModel& m, const MaxTask& task, const MaxChoice& choice, std::vector<uint8_t>& out, const MapView* decoded, const MaxTrace& trace) {
+  Scratch& scratch = own_scratch();
   if (trace.q) {
     Tracer coder;
-    Walk<Tracer>(m, task, coder, choice, decoded, trace).run();
+    Walk<Tracer>(m, task, coder, scratch, choice, decoded, trace).run();
     return;
   }
-  Encoder coder(m, m.channels * static_cast<size_t>(task.rows) * static_cast<size_t>(task.columns));
-  Walk<Encoder>(m, task, coder, choice, decoded, trace).run();
-  coder.finish(task.rows, out);
+  Encoder coder(m, m.channels * static_cast<size_t>(task.rows) * static_cast<size_t>(task.columns), scratch);
+  Walk<Encoder>(m, task, coder, scratch, choice, decoded, trace).run();
+  coder.finish(task.rows, scratch, out);
 }
 
 bool decode(const MaxModel& m, const MaxTask& task, const uint8_t* data, size_t nbytes) {
   const MaxChoice none{0, 0.5};
+  Scratch& scratch = own_scratch();
   if (nbytes == 0) {
     Zeros coder;
-    return Walk<Zeros>(m, task, coder, none, task.map, {}).run();
+    return Walk<Zeros>(m, task, coder, scratch, none, task.map, {}).run();
   }
-  Decoder coder(m, data, nbytes, task.rows);
-  return Walk<Decoder>(m, task, coder, none, task.map, {}).run() && coder.done();
+  Decoder coder(m, data, nbytes, task.rows, scratch);
+  return Walk<Decoder>(m, task, coder, scratch, none, task.map, {}).run() && coder.done();
 }
 
 }  // namespace

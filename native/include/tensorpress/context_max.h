@@ -31,6 +31,11 @@ struct MaxClass {
   std::uint8_t symbol[256];              // of value + low
 };
 
+// What the encoder weighs of a value, in a class: what it decodes to, in steps, and its bits before adaptation.
+struct MaxOption {
+  float decoded, bits;
+};
+
 struct MaxModel {
   std::size_t channels = 0;
   int low = 0, high = 0;    // quantised values lie in [-low, high]
@@ -51,7 +56,7 @@ struct MaxModel {
   std::vector<MaxClass> class_;                 // [classes]
   std::vector<std::uint16_t> start;             // [2][classes][max_row_count][max_symbols]: P(symbol < s) of 2^16
   std::vector<std::int8_t> centroid;            // [classes][4], 1/128 of a step
-  std::vector<std::int32_t> price;              // [classes][low + high + 1]: 1/256 bit, for the encoder's choice
+  std::vector<MaxOption> options;               // [classes][low + high + 1]
   std::vector<float> step128, reciprocal;       // [channels]
 
   int features() const { return max_spatial + (earlier ? max_around + earlier - 1 : 0) + (reference ? max_around : 0); }

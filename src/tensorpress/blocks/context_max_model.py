@@ -125,12 +125,19 @@ class MaxModel:
         return np.ascontiguousarray(rows.transpose(1, 0, 2, 3))
 
     @cached_property
-    def prices(self) -> NDArray[np.int32]:
-        """[classes, values] 1/256 bit that each value costs before adaptation: the encoder's choice goes by them."""
+    def prices(self) -> NDArray[np.float32]:
+        """[classes, values] bits, in 1/256, that each value costs before adaptation: the encoder's choice goes by them."""
         weights = weight_of(self.codes[:, 0])
         bits = np.log2(weights.sum(1, keepdims=True) / weights) + self.bits
         symbols = self.symbol[:, : self.low + self.high + 1].astype(np.int64)
-        return np.rint(256 * np.take_along_axis(bits, symbols, 1)).astype(np.int32)
+        return (np.rint(256 * np.take_along_axis(bits, symbols, 1)) / 256).astype(np.float32)
+
+    @cached_property
+    def decoded(self) -> NDArray[np.float32]:
+        """[classes, values] what each value decodes to, in steps."""
+        values = np.arange(-self.low, self.high + 1)
+        shift = self.centroid[:, np.minimum(np.abs(values), 3)].astype(np.float32)
+        return (values + np.where(values < 0, -shift, shift) / 128).astype(np.float32)
 
     def columns_of(self, columns: int, whole: bool) -> list[slice]:
         """The parts of a stripe of so many columns: one, if it is to be coded whole or is narrow."""
@@ -148,7 +155,7 @@ class MaxModel:
             "reference": int(self.reference), "linear": int(self.linear), "bins_low": int(table[0]), "bins_shift": int(table[1]),
             "class_of": table[2:].astype(np.uint8), "weights": self.weights, "bias": self.bias.astype(np.int32), "channel": self.channel.astype(np.int32),
             "group": self.group, "root": self.roots, "w_of": w_of, "t_of": t_of, "n_of": n_of, "first": self.first, "extra_bits": self.bits,
-            "symbol": self.symbol, "start": self.start, "centroid": self.centroid, "price": self.prices, "step128": step / np.float32(128),
+            "symbol": self.symbol, "start": self.start, "centroid": self.centroid, "decoded": self.decoded, "bits": self.prices, "step128": step / np.float32(128),
             "reciprocal": reciprocal,
         }  # fmt: skip
         return _native.ContextMaxModel({k: np.ascontiguousarray(v).reshape(-1) if isinstance(v, np.ndarray) else v for k, v in d.items()})

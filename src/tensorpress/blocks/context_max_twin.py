@@ -94,10 +94,9 @@ def choose(model: MaxModel, class_: int, channel: int, x: Any, lagrangian: float
     if q == 0 or lagrangian <= 0:
         return q
 
-    def cost(v: int) -> float:
-        shift = int(model.centroid[class_, min(abs(v), 3)])
-        error = float(scaled) - (v * 128 + (-shift if v < 0 else shift)) / 128.0
-        return error * error + lagrangian * int(model.prices[class_, v + model.low]) / 256.0
+    def cost(v: int) -> np.float32:
+        error = scaled - model.decoded[class_, v + model.low]
+        return np.float32(error * error + np.float32(lagrangian) * model.prices[class_, v + model.low])
 
     return min((q, q - (1 if q > 0 else -1), 0), key=cost)
 
