@@ -10,7 +10,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tensorpress.blocks.context_fit import Wanted, counts_of, fit_bins, fit_centroid, fit_predictors, thinned
-from tensorpress.blocks.context_max_model import EDGES, GRID, NEAR, OTHER, ROWS, SYMBOLS, MaxModel, grid, texture_grid, weight_of, whole_stripes
+from tensorpress.blocks.context_max_model import (
+    EDGES,
+    GRID,
+    NEAR,
+    OTHER,
+    ROWS,
+    SYMBOLS,
+    MaxModel,
+    grid,
+    texture_grid,
+    weight_of,
+    whole_stripes,
+)
 from tensorpress.blocks.context_model import Alphabet, steps_of
 from tensorpress.core.payload import STRIPE_ROWS, stripe_count
 from tensorpress.core.threads import threads

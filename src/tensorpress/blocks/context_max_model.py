@@ -11,6 +11,7 @@ import struct
 import zlib
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -116,7 +117,7 @@ class MaxModel:
         """[classes, 64] three times: which row W, the texture and N ask for."""
         cuts = (0, NEAR - 1, NEAR + OTHER - 2, EDGES)
         steps = np.arange(GRID)
-        return tuple(np.array([np.searchsorted(e[a:b], steps, side="right") for e in self.edges], np.uint8) for a, b in zip(cuts, cuts[1:]))  # type: ignore[return-value]
+        return tuple(np.array([np.searchsorted(e[a:b], steps, side="right") for e in self.edges], np.uint8) for a, b in pairwise(cuts))  # type: ignore[return-value]
 
     @cached_property
     def start(self) -> NDArray[np.uint16]:
@@ -209,7 +210,7 @@ class MaxModel:
         if at != len(data):
             raise InputError(f"context model ends at byte {at} of {len(data)}")
         codes[:, 1:] += codes[:, :1]
-        if group.size and group.max() >= NEAR or codes.max() > 127:
+        if (group.size and group.max() >= NEAR) or codes.max() > 127:
             raise InputError("context model: a group or a code is out of range")
         if bits.max() > 8 or ((1 << bits.astype(np.int64)).sum(1) < low + high + 1).any():
             raise InputError(f"context model: the symbols of a class do not reach the values from -{low} to {high}")
