@@ -340,7 +340,7 @@ class Walk {
   const int64_t across;  // columns of the whole map
 
   Lanes weight[max_spatial] = {};
-  Lanes at;                                // where a lane is in its row of the scratch
+  Lanes at, pace = {};                     // where a lane is in its row of the scratch; 1 if it moves on
   alignas(64) int32_t ring[8][16] = {};    // roots of the last steps, behind two lanes of zeros
   Steps s;
   unsigned live = 0;                       // lanes that have begun and not ended
@@ -353,9 +353,9 @@ class Walk {
 
   // Weights, the cross part of the predictions, and, for an encoder, the nearest quantised values.
   void begin_row(int y) {
-    live &= ~(1u << y);
+    live &= ~(1u << y), pace[y] = 0;
     if (begun[y] == m.channels) return;
-    live |= 1u << y;
+    live |= 1u << y, pace[y] = 1;
     const size_t of = begun[y]++, row = static_cast<size_t>(y) * static_cast<size_t>(wide);
     at[y] = y * wide;
     group[y] = m.group[of] * size_t{max_other * max_symbols};
@@ -435,7 +435,7 @@ class Walk {
     s.bin = limited((s.p - m.bins_low) >> m.bins_shift, max_bins - 1);
     s.w = limited((w + offset) >> shift, max_grid - 1), s.n = limited((n + offset) >> shift, max_grid - 1);
     s.texture = lesser((distance(w, nw) + distance(n, nw) + distance(n, ne)) >> (m.linear ? 5 : 3), Lanes{} + (max_grid - 1));
-    at += 1;
+    at += pace;
     std::memset(ring[t & 7] + 2, 0, sizeof(Lanes));
   }
 
