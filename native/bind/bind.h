@@ -7,8 +7,27 @@
 
 namespace nb = nanobind;
 
-using Bytes = nb::ndarray<const std::uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;     // any buffer, read only
-using ByteSink = nb::ndarray<std::uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;       // the caller's output
+// The caller's output: written where it lies or refused, never converted into a copy that nobody sees.
+template <class... Args>
+struct Sink : nb::ndarray<Args...> {
+  Sink() = default;
+  explicit Sink(const nb::ndarray<Args...>& array) : nb::ndarray<Args...>(array) {}
+};
+
+template <class... Args>
+struct nb::detail::type_caster<Sink<Args...>> {
+  using Array = make_caster<nb::ndarray<Args...>>;
+  NB_TYPE_CASTER(Sink<Args...>, Array::Name)
+  bool from_python(handle from, std::uint32_t flags, cleanup_list* cleanup) noexcept {
+    Array array;
+    if (!array.from_python(from, flags & ~std::uint32_t(cast_flags::convert), cleanup)) return false;
+    value = Sink<Args...>(array.value);
+    return true;
+  }
+};
+
+using Bytes = nb::ndarray<const std::uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;   // any buffer, read only
+using ByteSink = Sink<std::uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 
 void bind_cells(nb::module_& m);
 void bind_entropy(nb::module_& m);

@@ -16,7 +16,7 @@ using namespace tensorpress;
 template <class T>
 using Vector = nb::ndarray<const T, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Map = nb::ndarray<const float, nb::ndim<3>, nb::c_contig, nb::device::cpu>;
-using MapOut = nb::ndarray<float, nb::ndim<3>, nb::c_contig, nb::device::cpu>;
+using MapOut = Sink<float, nb::ndim<3>, nb::c_contig, nb::device::cpu>;
 
 constexpr int stripe_rows = 8;
 
@@ -150,9 +150,9 @@ void bind_context(nb::module_& m) {
            nb::arg("decoded").none() = nb::none())
       .def("trace",
            [](const ContextModel& self, Map x, nb::object before, double lagrangian, double rounding,
-              nb::ndarray<std::int16_t, nb::ndim<3>, nb::c_contig, nb::device::cpu> q,
-              nb::ndarray<std::int32_t, nb::ndim<3>, nb::c_contig, nb::device::cpu> spatial,
-              nb::ndarray<std::int32_t, nb::ndim<3>, nb::c_contig, nb::device::cpu> cross, int threads) {
+              Sink<std::int16_t, nb::ndim<3>, nb::c_contig, nb::device::cpu> q,
+              Sink<std::int32_t, nb::ndim<3>, nb::c_contig, nb::device::cpu> spatial,
+              Sink<std::int32_t, nb::ndim<3>, nb::c_contig, nb::device::cpu> cross, int threads) {
              const std::size_t rows = x.shape(1), columns = x.shape(2), plane = rows * columns;
              Map reference;
              check(self, x.shape(0), before, rows, columns, reference);

@@ -14,8 +14,8 @@ namespace {
 using namespace tensorpress;
 
 using In = nb::ndarray<nb::ro, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
-using Out = nb::ndarray<nb::ndim<1>, nb::c_contig, nb::device::cpu>;
-using States = nb::ndarray<std::uint32_t, nb::shape<rans_lanes>, nb::c_contig, nb::device::cpu>;
+using Out = Sink<nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using States = Sink<std::uint32_t, nb::shape<rans_lanes>, nb::c_contig, nb::device::cpu>;
 
 void check_index(const nb::object& index, std::size_t count, std::size_t rows, In& view) {
   if (index.is_none()) return;

@@ -8,11 +8,11 @@ namespace {
 
 using namespace tensorpress;
 using Floats = nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
-using FloatSink = nb::ndarray<float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using FloatSink = Sink<float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using ByteTable = nb::ndarray<const std::uint8_t, nb::shape<256>, nb::c_contig, nb::device::cpu>;
 using FloatTable = nb::ndarray<const float, nb::shape<256>, nb::c_contig, nb::device::cpu>;
 using Stripe = nb::ndarray<const std::uint8_t, nb::ndim<3>, nb::c_contig, nb::device::cpu>;     // (channels, rows, columns)
-using StripeSink = nb::ndarray<std::uint8_t, nb::ndim<3>, nb::c_contig, nb::device::cpu>;
+using StripeSink = Sink<std::uint8_t, nb::ndim<3>, nb::c_contig, nb::device::cpu>;
 
 void check_equal(std::size_t a, std::size_t b) {
   if (a != b) throw std::invalid_argument("the arrays differ in length");
