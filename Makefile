@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # Folders stand in the list as well: a file that was removed changes the date of its folder.
 SOURCES := pyproject.toml CMakeLists.txt $(shell find src native -name __pycache__ -prune -o -print)
 
-.PHONY: help setup demo test bench lint golden sanitize clean
+.PHONY: help setup demo test bench lint golden sizes sanitize clean
 .DELETE_ON_ERROR:
 
 help:
@@ -19,6 +19,7 @@ help:
 	@echo "make bench   measure speed and memory (QUICK=1: a short run; JSON=FILE: write the figures)"
 	@echo "make lint    ruff and mypy"
 	@echo "make golden  write the golden streams anew (their difference is to be reviewed)"
+	@echo "make sizes   write benchmarks/sizes.csv anew (its difference is to be reviewed)"
 	@echo "make sanitize  native code under AddressSanitizer and UBSan: tests and damaged payloads (QUICK=1: some of them)"
 	@echo "make clean   remove .venv, the build and caches"
 
@@ -40,6 +41,9 @@ lint: .venv/.with-lint
 
 golden: .venv/.with-test
 	@$(BIN)/python tests/golden/make.py
+
+sizes: .venv/.with-test
+	@$(BIN)/python benchmarks/sizes.py
 
 sanitize: .venv/.with-test
 	@$(BIN)/python scripts/sanitize.py $(if $(QUICK),--quick)
