@@ -43,7 +43,7 @@ golden: .venv/.with-test
 	@$(BIN)/python tests/golden/make.py
 
 sizes: .venv/.with-test
-	@$(BIN)/python benchmarks/sizes.py
+	@$(BIN)/python -m benchmarks.sizes
 
 sanitize: .venv/.with-test
 	@$(BIN)/python scripts/sanitize.py $(if $(QUICK),--quick)

@@ -1,12 +1,12 @@
 """Exact sizes of every codec on synthetic tensors, in benchmarks/sizes.csv: a difference of that file is a review item.
 
     make sizes                                                  writes the file anew
-    python benchmarks/sizes.py --check [--codec ID …]           says where a size is another; exit status 1 if so
+    python -m benchmarks.sizes --check [--codec ID …]           says where a size is another; exit status 1 if so
 
 A codec is fitted to the tensor it codes, and its variants are those of the golden streams, so a new card enters by itself. Sizes are those of the
 payload (type, shape, stripe table and stripes) and of what a decoder must hold besides. `depends` names what a row rests on beyond this project's own
-integers: another library's version, or how this machine rounds floats where a fit solves equations. Where the machine at hand has another, rows of a
-library are not compared, and rows of a fit only to within 1 %.
+integers: another library's version, or how this machine rounds floats (and its zlib) where a fit solves equations. Where the machine at hand has another, rows of a
+library are not compared, and rows of a fit only to within 3 %.
 """
 
 from __future__ import annotations
@@ -16,34 +16,32 @@ import csv
 import hashlib
 import json
 import sys
+import zlib
 from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
-
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
-
-from synthetic import tensors
+from benchmarks.synthetic import tensors
+from tests.golden.make import OPTIONS
 
 from tensorpress.core import registry
-from tests.golden.make import OPTIONS
 
 FILE = Path(__file__).with_name("sizes.csv")
 FIELDS = ("codec", "options", "tensor", "values", "payload_nbytes", "shared_nbytes", "depends")
 LIBRARIES = {"zstd": "zstandard", "lz4": "lz4", "blosc2": "blosc2", "zfp": "zfpy"}  # codec: distribution
 SOLVED = ("klt", "context")  # codecs whose fit solves equations
-NEAR = 0.01  # share by which such a fit may differ on another machine
+NEAR = 0.03  # share by which such a fit may differ on another machine
 
 Row = dict[str, str]
 
 
 def rounding() -> str:
-    """A fingerprint of how numpy, BLAS and LAPACK round here."""
+    """A fingerprint of how numpy, BLAS and LAPACK round here, and of zlib, which packs models."""
     x = np.sin(np.arange(1, 64 * 200 + 1, dtype=np.float32)).reshape(64, 200)
     gram = x @ x.T
     parts = (gram, np.linalg.eigh(gram.astype(np.float64))[1], np.linalg.solve(gram[:9, :9], x[:9, :3]), x.sum(1), np.exp(x), np.log(2 + x))
-    return "rounding " + hashlib.sha256(b"".join(part.tobytes() for part in parts)).hexdigest()[:8]
+    return "rounding " + hashlib.sha256(b"".join(part.tobytes() for part in parts) + zlib.ZLIB_RUNTIME_VERSION.encode()).hexdigest()[:8]
 
 
 def depends(codec: str) -> str | None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 
 import pytest
-
 from benchmarks import sizes, synthetic
+
 from tensorpress.core import registry
 
 # of the tensors' bytes, with their names, types and shapes: they are the same on every machine
