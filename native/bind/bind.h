@@ -5,7 +5,26 @@
 
 #include <cstdint>
 
+#include "tensorpress/pool.h"
+
 namespace nb = nanobind;
+
+// work() without the GIL. Where a signal handler raises meanwhile (Ctrl-C), work is left undone at the next stripe, and what was raised goes on.
+template <class Work>
+void without_gil(Work&& work) {
+  const auto poll = [] {
+    const nb::gil_scoped_acquire hold;
+    return PyErr_CheckSignals() != 0;  // handlers run in Python's main thread only
+  };
+  bool stopped;
+  {
+    const nb::gil_scoped_release free_threads;
+    tensorpress::Stop stop(poll);
+    work();
+    stopped = stop.was_asked();
+  }
+  if (stopped) throw nb::python_error();
+}
 
 // The caller's output: written where it lies or refused, never converted into a copy that nobody sees.
 template <class... Args>

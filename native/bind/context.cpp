@@ -132,8 +132,7 @@ void bind_context(nb::module_& m) {
              const int stripes = columns && self.channels ? static_cast<int>((rows + stripe_rows - 1) / stripe_rows) : 0;
              need(lagrangian.size() == static_cast<std::size_t>(stripes), "one lagrangian a stripe");
              std::vector<std::vector<std::uint8_t>> found(static_cast<std::size_t>(stripes));
-             {
-               nb::gil_scoped_release free_threads;
+             without_gil([&] {
                parallel(stripes, threads, [&](int s) {
                  const std::size_t offset = static_cast<std::size_t>(s) * stripe_rows * columns;
                  const int here = static_cast<int>(std::min<std::size_t>(stripe_rows, rows - static_cast<std::size_t>(s) * stripe_rows));
@@ -141,7 +140,7 @@ void bind_context(nb::module_& m) {
                                 static_cast<int>(columns), static_cast<int>(map_rows ? map_rows : rows), lagrangian[s], rounding, found[s],
                                 to ? to + offset : nullptr);
                });
-             }
+             });
              nb::list out;
              for (const auto& stripe : found) out.append(nb::bytes(stripe.data(), stripe.size()));
              return out;
@@ -158,14 +157,13 @@ void bind_context(nb::module_& m) {
              check(self, x.shape(0), before, rows, columns, reference);
              need(q.size() == x.size() && spatial.size() == x.size() && cross.size() == x.size(), "the outputs have another shape");
              const int stripes = columns && self.channels ? static_cast<int>((rows + stripe_rows - 1) / stripe_rows) : 0;
-             nb::gil_scoped_release free_threads;
-             parallel(stripes, threads, [&](int s) {
+             without_gil([&] { parallel(stripes, threads, [&](int s) {
                const std::size_t offset = static_cast<std::size_t>(s) * stripe_rows * columns;
                const int here = static_cast<int>(std::min<std::size_t>(stripe_rows, rows - static_cast<std::size_t>(s) * stripe_rows));
                context_trace(self, x.data() + offset, self.reference ? reference.data() + offset : nullptr, plane, here,
                              static_cast<int>(columns), static_cast<int>(rows), lagrangian, rounding, q.data() + offset,
                              spatial.data() + offset, cross.data() + offset);
-             });
+             }); });
            },
            nb::arg("x"), nb::arg("before").none(), nb::arg("lagrangian"), nb::arg("rounding"), nb::arg("q"), nb::arg("spatial"),
            nb::arg("cross"), nb::arg("threads"))
@@ -176,13 +174,12 @@ void bind_context(nb::module_& m) {
         const int count = columns && self.channels ? static_cast<int>((rows + stripe_rows - 1) / stripe_rows) : 0;
         need(stripes.size() == static_cast<std::size_t>(count), "another number of stripes");
         std::vector<std::uint8_t> good(static_cast<std::size_t>(count), 0);
-        nb::gil_scoped_release free_threads;
-        parallel(count, threads, [&](int s) {
+        without_gil([&] { parallel(count, threads, [&](int s) {
           const std::size_t offset = static_cast<std::size_t>(s) * stripe_rows * columns;
           const int here = static_cast<int>(std::min<std::size_t>(stripe_rows, rows - static_cast<std::size_t>(s) * stripe_rows));
           good[s] = context_decode(self, stripes[s].data(), stripes[s].shape(0), self.reference ? reference.data() + offset : nullptr, plane,
                                    here, static_cast<int>(columns), static_cast<int>(map_rows ? map_rows : rows), out.data() + offset, only);
-        });
+        }); });
         for (int s = 0; s < count; ++s)
           if (!good[s]) return s;
         return -1;  // the first damaged stripe, if any

@@ -82,7 +82,7 @@ def hostile(payload: bytes, rng: np.random.Generator) -> bytes:
     """The payload with stripes or head damaged; in nine of ten cases its checks are right."""
     src = Reader(payload, max_nbytes=1 << 62)
     shape, dtype = list(src.shape), src.dtype
-    stripes = [bytes(src.stripe()) for _ in range(len(src._lengths))]
+    stripes = [bytes(src.stripe()) for _ in range(src.stripes)]
     if rng.random() < 0.1:
         return damaged(payload, rng)
     kind = rng.random()
