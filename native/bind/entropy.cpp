@@ -122,7 +122,7 @@ class HuffmanCodes {
     const std::size_t count = symbols.shape(0);
     In rows;
     check_index(index, count, view_.rows, rows);
-    if ((bit + huffman_longest * count) / 8 + huffman_slack > out.shape(0)) throw nb::value_error("the output has no room for 15 bits a symbol");
+    if (bit / 8 > out.shape(0) || count > out.shape(0) || (bit + huffman_longest * count) / 8 + huffman_slack > out.shape(0)) throw nb::value_error("the output has no room for 15 bits a symbol");
     return with_types(symbols, index, rows, [&](auto* from, auto* which) {
       check_symbols(from, count, view_.symbols);
       nb::gil_scoped_release free_threads;

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from tensorpress.core.binary import Buffer, canonical_json, digest, parse_json
 from tensorpress.core.container import MAX_NBYTES
 from tensorpress.core.errors import InputError, StreamError
-from tensorpress.core.payload import Reader, Writer, head_bytes, placed, stripe_count
+from tensorpress.core.payload import Reader, Writer, check_size, head_bytes, placed, stripe_count
 from tensorpress.core.stage import Stage
 from tensorpress.core.stream import MAX_FRAME_HEAD_NBYTES, Stream, frame_head, write_frame
 
@@ -44,6 +44,19 @@ def writable_bytes(out: Array, x: Array) -> Array:
     if np.may_share_memory(flat, x):
         raise InputError("the output overlaps the tensor that is encoded")
     return flat if flat.dtype == np.uint8 and flat.ndim == 1 else flat.reshape(-1).view(np.uint8)
+
+
+LARGE = 1 << 31  # bytes from which on a tensor's size is looked at: what is smaller fits the format
+
+
+def check_target(out: Array, src: Reader) -> None:
+    """StreamError where `out` does not suit the payload; InputError where it is read-only or overlaps it."""
+    if out.dtype != src.dtype or out.shape != src.shape:
+        raise StreamError(f"payload holds {src.dtype} {src.shape}, expected {out.dtype} {out.shape}")
+    if not out.flags.writeable:
+        raise InputError("the output is read-only")
+    if np.may_share_memory(out, np.frombuffer(src.payload, np.uint8)):
+        raise InputError("the output overlaps the payload that is decoded")
 
 
 @dataclass(frozen=True)
@@ -83,6 +96,9 @@ class Codec:
         """A new codec whose scale, steps and tables suit `samples` (arrays of the kind it will encode), each with its reference."""
         if references is not None and not self.takes_reference:
             raise InputError(f"codec {self.id!r} takes no references")
+        for x in samples:
+            if x.nbytes >= LARGE:
+                check_size(x.dtype, x.shape)
         if self.refit is None:
             return self
         return self.refit(samples) if references is None else self.refit(samples, references)
@@ -95,6 +111,8 @@ class Codec:
         """
         if self.reference:
             self._check_reference(reference, x.shape)
+        if x.nbytes >= LARGE:
+            check_size(x.dtype, x.shape)
         if out is not None:
             out = writable_bytes(out, x)
         if fused and self.kernel is not None and self.kernel.accepts(x):
@@ -107,6 +125,7 @@ class Codec:
     def max_encoded_nbytes(self, dtype: np.dtype[Any], shape: tuple[int, ...]) -> int | None:
         """Bytes that an `out` must have for every array of this type and shape, a frame's head included; None where the codec knows no bound."""
         dtype = np.dtype(dtype)
+        check_size(dtype, shape)
         fused = self.kernel is not None and self.kernel.accepts(np.empty(0, dtype))
         nbytes = self.kernel.capacity(dtype, shape) if self.kernel is not None and fused else None
         return None if nbytes is None else MAX_FRAME_HEAD_NBYTES + nbytes
@@ -140,8 +159,8 @@ class Codec:
         src = Reader(payload, max_nbytes=max_nbytes, reference=reference)
         if self.reference:
             self._check_reference(reference, src.shape)
-        if out is not None and (out.dtype != src.dtype or out.shape != src.shape):
-            raise StreamError(f"payload holds {src.dtype} {src.shape}, expected {out.dtype} {out.shape}")
+        if out is not None:
+            check_target(out, src)
         result = np.empty(src.shape, src.dtype) if out is None else out
         if fused and self.kernel is not None and self.kernel.accepts(result):
             self.kernel.decode(src, result)
