@@ -85,7 +85,7 @@ def main() -> int:
         print(f"sanitize: the sanitizer does not work here: {armed.stderr.strip() or 'it let a byte beyond a block pass'}", file=sys.stderr)
         return 1
     print(f"sanitize: built in {time.monotonic() - began:.0f} s", flush=True)
-    pytest = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *(QUICK if arguments.quick else ALL)]
+    pytest = [sys.executable, "-m", "pytest", "-q", "-x", "--capture=sys", "-p", "no:cacheprovider", *(QUICK if arguments.quick else ALL)]
     fuzz = [sys.executable, str(ROOT / "native" / "fuzz" / "payloads.py"), "--cases", "1000" if arguments.quick else "10000"]
     for isa in instruction_sets():
         for command in (fuzz, pytest):

@@ -46,7 +46,7 @@ def test_bounds_of_outputs_do_not_wrap(codec_id, shape):
     codec = registry.build(codec_id).fit([np.zeros((1, 8, 8), np.uint8)])
     values = int(np.prod(shape, dtype=object))
     if values > 1 << 33:
-        assert codec.max_encoded_nbytes(np.dtype(np.uint8), shape[:2] + (1,)) > 0
+        assert codec.max_encoded_nbytes(np.dtype(np.uint8), (*shape[:2], 1)) > 0
     try:
         check_size(np.dtype(np.uint8), shape)
     except InputError:

@@ -49,6 +49,11 @@ def writable_bytes(out: Array, x: Array) -> Array:
 LARGE = 1 << 31  # bytes from which on a tensor's size is looked at: what is smaller fits the format
 
 
+def aligned(x: Array) -> Array:
+    """`x`, or a copy where its values lie at odd addresses, which native code does not read."""
+    return x if x.flags.aligned else x.copy()
+
+
 def check_target(out: Array, src: Reader) -> None:
     """StreamError where `out` does not suit the payload; InputError where it is read-only or overlaps it."""
     if out.dtype != src.dtype or out.shape != src.shape:
@@ -99,6 +104,7 @@ class Codec:
         for x in samples:
             if x.nbytes >= LARGE:
                 check_size(x.dtype, x.shape)
+        samples, references = [aligned(x) for x in samples], None if references is None else [aligned(x) for x in references]
         if self.refit is None:
             return self
         return self.refit(samples) if references is None else self.refit(samples, references)
@@ -110,11 +116,12 @@ class Codec:
         What of it the payload does not take may be written over.
         """
         if self.reference:
-            self._check_reference(reference, x.shape)
+            reference = self._checked_reference(reference, x.shape)
         if x.nbytes >= LARGE:
             check_size(x.dtype, x.shape)
         if out is not None:
             out = writable_bytes(out, x)
+        x = aligned(x)
         if fused and self.kernel is not None and self.kernel.accepts(x):
             return self.kernel.encode(x, out)
         writer = Writer(x.dtype, x.shape, reference)
@@ -158,29 +165,33 @@ class Codec:
         """The array of a payload. `out`, where given, must have its dtype and shape and may be strided."""
         src = Reader(payload, max_nbytes=max_nbytes, reference=reference)
         if self.reference:
-            self._check_reference(reference, src.shape)
+            src.reference = self._checked_reference(reference, src.shape)
         if out is not None:
             check_target(out, src)
-        result = np.empty(src.shape, src.dtype) if out is None else out
+        result = out if out is not None and out.flags.aligned else np.empty(src.shape, src.dtype)
         if fused and self.kernel is not None and self.kernel.accepts(result):
             self.kernel.decode(src, result)
         else:
             result[...] = self.stage.decode(None, src)
-        return result
+        if out is None or out is result:
+            return result
+        out[...] = result
+        return out
 
-    def _check_reference(self, reference: Array | None, shape: tuple[int, ...]) -> None:
+    def _checked_reference(self, reference: Array | None, shape: tuple[int, ...]) -> Array:
         if reference is None:
             raise InputError(f"codec {self.id!r} was fitted with a reference: its streams are written and read only beside that array")
         if reference.shape != shape:
             raise InputError(f"the reference has shape {reference.shape}, the array {shape}")
+        return aligned(reference)
 
     def simulate(self, x: Array, reference: Array | None = None) -> tuple[Array, int]:
         """(what a decoder would give, payload bytes): the same values and the same size as the real thing."""
         if isinstance(self.stage, Simulating):
             if self.reference:
-                self._check_reference(reference, x.shape)
+                reference = self._checked_reference(reference, x.shape)
             out = Writer(x.dtype, x.shape, reference)
-            return self.stage.simulate(x, out), len(out.finish())
+            return self.stage.simulate(aligned(x), out), len(out.finish())
         payload = self.encode_payload(x, reference=reference)
         return self.decode_payload(payload, max_nbytes=1 << 62, reference=reference), len(payload)
 
