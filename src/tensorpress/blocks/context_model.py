@@ -22,7 +22,9 @@ from tensorpress.core.errors import InputError
 
 SPATIAL, POSITIONS = 6, 5  # W N NW NE WW NN; same, E, S, W, N
 BINS, COARSE, NEAR = 1024, 5, 6
-TABLE_BITS = 12
+FAST_BINS = 256  # edges of the fast coder lie below: its table fits into registers
+TABLE_BITS = 11
+FAST_LIMIT = 32767  # of a fast prediction, whatever the values: it is added up in 16 bits
 MAX_MODEL_NBYTES = 1 << 26  # of an unpacked model
 STEPS_PER_OCTAVE = 8
 FRACTIONS = tuple(math.isqrt(math.isqrt(math.isqrt(1 << 240 + e))) / (1 << 30) for e in range(8))  # 2^(e / 8) to 30 bits: integers only
@@ -73,10 +75,11 @@ class Alphabet:
     def tokens(self) -> int:
         return len(self.arrays["token_bits"])
 
-    def roots(self, linear: bool) -> NDArray[np.int16]:
-        """What predictions see of each value: 16 sqrt(|q|) with its sign, or 2 q."""
+    def roots(self, linear: bool, cells: bool) -> NDArray[np.int16]:
+        """What predictions see of each value: 16 sqrt(|q|) with its sign, or 2 q; the fast coder sees half of that."""
         values = range(-self.low, self.high + 1)
-        return np.array([2 * q if linear else math.copysign(math.isqrt(256 * abs(q)), q) for q in values], np.int16)
+        unit, square = (1, 64) if cells else (2, 256)
+        return np.array([unit * q if linear else math.copysign(math.isqrt(square * abs(q)), q) for q in values], np.int16)
 
 
 @dataclass(frozen=True, eq=False)
@@ -231,7 +234,7 @@ class ContextModel:
             "cells": int(self.cells), "classes": self.classes, "tokens": tokens, "nodes": tokens - 1, "groups": groups(self.group),
             "spatial_classes": 1 if self.cells else self.bins[1].classes, "cross_classes": 1 if self.cells else self.bins[2].classes,
             "path_length": 1, "weights": self.weights.reshape(-1), "bias": self.bias.astype(np.int32), "step128": step / np.float32(128),
-            "channel": self.channel.astype(np.int32).reshape(-1), "reciprocal": reciprocal, "root": self.alphabet.roots(self.linear),
+            "channel": self.channel.astype(np.int32).reshape(-1), "reciprocal": reciprocal, "root": self.alphabet.roots(self.linear, self.cells),
             "centroid": self.centroid.reshape(-1), "price": self.prices.reshape(-1), "group": self.group, **self.alphabet.arrays,
             **{name: b.table for name, b in zip(names, self.bins)},
         }  # fmt: skip

@@ -43,14 +43,14 @@ class MapKernel:
     def __init__(self, levels: Levels, native: Mapping[int, _native.MapKernel]) -> None:
         self.levels, self.native = levels, native
 
-    def accepts(self, x: Array) -> bool:
-        return x.dtype.kind == "f" or x.dtype.itemsize == 1
+    def accepts(self, dtype: np.dtype[Any], shape: tuple[int, ...]) -> bool:
+        return dtype.kind == "f" or dtype.itemsize == 1
 
     def capacity(self, dtype: np.dtype[Any], shape: tuple[int, ...]) -> int:
         """Bytes that an output must have, at least: those of the largest payload, and room to write in whole registers."""
         return self.native[self.levels.zero_of(dtype)].capacity(*chw(shape), len(head_bytes(dtype, shape)))
 
-    def encode(self, x: Array, out: Array | None = None) -> bytes | memoryview:
+    def encode(self, x: Array, out: Array | None = None, reference: Array | None = None) -> bytes | memoryview:
         dtype = x.dtype
         if dtype.kind == "f":
             if self.levels.reciprocal is None:

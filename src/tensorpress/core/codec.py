@@ -22,9 +22,9 @@ Array = NDArray[Any]
 class Kernel(Protocol):
     """A fused native twin of a codec's whole chain: same bytes, same values."""
 
-    def accepts(self, x: Array) -> bool: ...
+    def accepts(self, dtype: np.dtype[Any], shape: tuple[int, ...]) -> bool: ...
     def capacity(self, dtype: np.dtype[Any], shape: tuple[int, ...]) -> int | None: ...  # bytes that are enough for `out`, where known
-    def encode(self, x: Array, out: Array | None = None) -> Buffer: ...  # a part of `out`, where given
+    def encode(self, x: Array, out: Array | None = None, reference: Array | None = None) -> Buffer: ...  # a part of `out`, where given
     def decode(self, src: Reader, out: Array) -> None: ...  # bounds are checked; stripes are to be verified inside
 
 
@@ -122,8 +122,8 @@ class Codec:
         if out is not None:
             out = writable_bytes(out, x)
         x = aligned(x)
-        if fused and self.kernel is not None and self.kernel.accepts(x):
-            return self.kernel.encode(x, out)
+        if fused and self.kernel is not None and self.kernel.accepts(x.dtype, x.shape):
+            return self.kernel.encode(x, out, reference)
         writer = Writer(x.dtype, x.shape, reference)
         self.stage.encode(x, writer)
         payload = writer.finish()
@@ -133,7 +133,7 @@ class Codec:
         """Bytes that an `out` must have for every array of this type and shape, a frame's head included; None where the codec knows no bound."""
         dtype = np.dtype(dtype)
         check_size(dtype, shape)
-        fused = self.kernel is not None and self.kernel.accepts(np.empty(0, dtype))
+        fused = self.kernel is not None and self.kernel.accepts(dtype, shape)
         nbytes = self.kernel.capacity(dtype, shape) if self.kernel is not None and fused else None
         return None if nbytes is None else MAX_FRAME_HEAD_NBYTES + nbytes
 
@@ -169,7 +169,7 @@ class Codec:
         if out is not None:
             check_target(out, src)
         result = out if out is not None and out.flags.aligned else np.empty(src.shape, src.dtype)
-        if fused and self.kernel is not None and self.kernel.accepts(result):
+        if fused and self.kernel is not None and self.kernel.accepts(result.dtype, result.shape):
             self.kernel.decode(src, result)
         else:
             result[...] = self.stage.decode(None, src)
