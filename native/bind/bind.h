@@ -4,26 +4,38 @@
 #include <nanobind/ndarray.h>
 
 #include <cstdint>
+#include <type_traits>
 
 #include "tensorpress/pool.h"
 
 namespace nb = nanobind;
 
+// Calls run(context). Every kernel is called through it, and it keeps its name in a stripped module: where a profiler sees a kernel begin and end.
+extern "C" __attribute__((visibility("default"))) void tensorpress_kernel(void (*run)(void*), void* context);
+
 // work() without the GIL. Where a signal handler raises meanwhile (Ctrl-C), work is left undone at the next stripe, and what was raised goes on.
 template <class Work>
-void without_gil(Work&& work) {
+auto without_gil(Work&& work) {
   const auto poll = [] {
     const nb::gil_scoped_acquire hold;
     return PyErr_CheckSignals() != 0;  // handlers run in Python's main thread only
   };
   bool stopped;
-  {
+  const auto freely = [&](auto&& run) {
     const nb::gil_scoped_release free_threads;
     tensorpress::Stop stop(poll);
-    work();
+    tensorpress_kernel([](void* context) { (*static_cast<std::remove_reference_t<decltype(run)>*>(context))(); }, &run);
     stopped = stop.was_asked();
+  };
+  if constexpr (std::is_void_v<std::invoke_result_t<Work>>) {
+    freely(work);
+    if (stopped) throw nb::python_error();
+  } else {
+    std::invoke_result_t<Work> result{};
+    freely([&] { result = work(); });
+    if (stopped) throw nb::python_error();
+    return result;
   }
-  if (stopped) throw nb::python_error();
 }
 
 // The caller's output: written where it lies or refused, never converted into a copy that nobody sees.

@@ -146,17 +146,15 @@ nb::object encode_lanes(const ContextModel& m, const Source& x, std::optional<So
   const bool referenced = with_reference(m, before, map, reference);
   const std::int64_t capacity = context_lanes_capacity(m, map.rows, map.columns, head.size());
   if (out && std::int64_t(out->size()) < capacity) return nb::none();
-  PyObject* own = nullptr;
-  if (!out && !(own = PyBytes_FromStringAndSize(nullptr, Py_ssize_t(capacity)))) throw nb::python_error();
-  std::uint8_t* const to = out ? out->data() : reinterpret_cast<std::uint8_t*>(PyBytes_AS_STRING(own));
+  nb::object own;
+  if (!out && !(own = nb::steal(PyBytes_FromStringAndSize(nullptr, Py_ssize_t(capacity)))).is_valid()) throw nb::python_error();
+  std::uint8_t* const to = out ? out->data() : reinterpret_cast<std::uint8_t*>(PyBytes_AS_STRING(own.ptr()));
   std::int64_t nbytes;
-  {
-    nb::gil_scoped_release free_threads;
-    nbytes = context_lanes_encode(m, map, referenced ? &reference : nullptr, reinterpret_cast<const std::uint8_t*>(head.c_str()), head.size(), to, threads);
-  }
+  without_gil([&] { nbytes = context_lanes_encode(m, map, referenced ? &reference : nullptr, reinterpret_cast<const std::uint8_t*>(head.c_str()), head.size(), to, threads); });
   if (out) return nb::int_(nbytes);
-  if (_PyBytes_Resize(&own, Py_ssize_t(nbytes)) != 0) throw nb::python_error();
-  return nb::steal(own);
+  PyObject* cut = own.release().ptr();
+  if (_PyBytes_Resize(&cut, Py_ssize_t(nbytes)) != 0) throw nb::python_error();
+  return nb::steal(cut);
 }
 
 nb::tuple decode_lanes(const ContextModel& m, const Bytes& payload, std::size_t head_nbytes, std::optional<Source> before, const Target& out, int threads) {
@@ -166,10 +164,7 @@ nb::tuple decode_lanes(const ContextModel& m, const Bytes& payload, std::size_t 
   MapView reference;
   const bool referenced = with_reference(m, before, map, reference);
   Outcome outcome;
-  {
-    nb::gil_scoped_release free_threads;
-    outcome = context_lanes_decode(m, payload.data(), std::int64_t(payload.size()), head_nbytes, referenced ? &reference : nullptr, map, threads);
-  }
+  without_gil([&] { outcome = context_lanes_decode(m, payload.data(), std::int64_t(payload.size()), head_nbytes, referenced ? &reference : nullptr, map, threads); });
   return nb::make_tuple(int(outcome.fault), outcome.stripe);
 }
 

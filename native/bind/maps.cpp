@@ -103,13 +103,11 @@ void bind_maps(nb::module_& m) {
     check_words(word_nbytes);
     const std::int64_t count = std::int64_t(words.size()) / word_nbytes;
     if (std::int64_t(out.size()) < (count + 7) / 8 + (count + 1) * word_nbytes) throw std::invalid_argument("output is too small");
-    nb::gil_scoped_release free_threads;
-    return zero_bitmap_encode(words.data(), count, word_nbytes, out.data());
+    return without_gil([&] { return zero_bitmap_encode(words.data(), count, word_nbytes, out.data()); });
   });
 
   m.def("zero_bitmap_decode", [](const Bytes& data, int word_nbytes, const ByteSink& out) {
     check_words(word_nbytes);
-    nb::gil_scoped_release free_threads;
-    return zero_bitmap_decode(data.data(), std::int64_t(data.size()), std::int64_t(out.size()) / word_nbytes, word_nbytes, out.data());
+    return without_gil([&] { return zero_bitmap_decode(data.data(), std::int64_t(data.size()), std::int64_t(out.size()) / word_nbytes, word_nbytes, out.data()); });
   });
 }
