@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # Folders stand in the list as well: a file that was removed changes the date of its folder.
 SOURCES := pyproject.toml CMakeLists.txt $(shell find src native -name __pycache__ -prune -o -print)
 
-.PHONY: help setup demo test bench lint golden sizes sanitize clean
+.PHONY: help setup demo test bench lint golden sizes instructions sanitize clean
 .DELETE_ON_ERROR:
 
 help:
@@ -20,6 +20,7 @@ help:
 	@echo "make lint    ruff and mypy"
 	@echo "make golden  write the golden streams anew (their difference is to be reviewed)"
 	@echo "make sizes   write benchmarks/sizes.csv anew (its difference is to be reviewed)"
+	@echo "make instructions  write benchmarks/instructions.csv anew: callgrind's counts (likewise)"
 	@echo "make sanitize  native code under AddressSanitizer and UBSan: tests and damaged payloads (QUICK=1: some of them)"
 	@echo "make clean   remove .venv, the build and caches"
 
@@ -44,6 +45,9 @@ golden: .venv/.with-test
 
 sizes: .venv/.with-test
 	@$(BIN)/python -m benchmarks.sizes
+
+instructions: .venv/.with-test
+	@$(BIN)/python -m benchmarks.instructions
 
 sanitize: .venv/.with-test
 	@$(BIN)/python scripts/sanitize.py $(if $(QUICK),--quick)
