@@ -24,11 +24,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-
 from benchmarks.synthetic import relu
+from tests.golden.make import OPTIONS
+
 from tensorpress import _native
 from tensorpress.core import registry
-from tests.golden.make import OPTIONS
 
 FILE = Path(__file__).with_name("instructions.csv")
 ISAS = ("scalar", "avx2")
