@@ -350,24 +350,31 @@ void each_cell(const ContextModel& m, int rows, int columns, int map_rows, Visit
 
 void ContextModel::prepare_lanes() {
   const int values = low + high + 1;
-  bool fits = bins.shift <= 7 && std::abs(std::int64_t{bins.low}) <= 32767, sqrt_fits = true;
+  const auto twice = [](int v) { return (static_cast<std::uint32_t>(v) & 0xFFFF) * 0x10001u; };
+  bool fits = bins.shift <= 15 && bins.lut[0] == 0 && bins.lut[context_lane_bins - 1] == bins.lut[context_bins - 1];
   int top = 0;
   lanes.linear = true;
   for (int v = 0; v < values; ++v) {
     top = std::max(top, std::abs(int{root[v]}));
-    sqrt_fits = sqrt_fits && std::abs(int{root[v]}) <= 127;
     lanes.linear = lanes.linear && root[v] == v - low;
-    lanes.root_of[v] = static_cast<std::int8_t>(root[v]);
+  }
+  if (!lanes.linear) {
+    fits = fits && low == 0 && top <= 255;
+    for (int v = 0; v < values; ++v) fits = fits && root[v] >= 0 && (v > 0 || root[v] == 0), lanes.root_of[v] = static_cast<std::uint8_t>(root[v]);
   }
   for (std::size_t c = 0; c < channels; ++c) {
-    std::int64_t most = std::abs(std::int64_t{bias[c]});
-    for (int k = 0; k < features(); ++k) most += std::int64_t{top} * std::abs(int{weights[c * features() + k]});
+    std::int64_t most = std::abs(std::int64_t{bias[c]} - bins.low);
+    for (int k = 0; k < features(); ++k) {
+      most += std::int64_t{top} * std::abs(int{weights[c * features() + k]});
+      lanes.weights.push_back(twice(weights[c * features() + k]));
+    }
+    lanes.bias.push_back(twice(bias[c] - bins.low));
     fits = fits && most <= 32767;
   }
   lanes.whole = std::all_of(reciprocal.begin(), reciprocal.end(), [](float r) { return r == 1; });
   lanes.exact = lanes.whole && std::all_of(step128.begin(), step128.end(), [](float s) { return s * 128 == 1; }) &&
                 std::all_of(centroid.begin(), centroid.end(), [](std::int8_t c) { return c == 0; });
-  for (int i = 0; i < 256; ++i) lanes.class_of[i] = bins.lut[i], fits = fits && bins.lut[255] == bins.lut[context_bins - 1];
+  std::copy_n(bins.lut, context_lane_bins, lanes.class_of);
   lanes.centroid.assign(centroid.begin(), centroid.end());
   lanes.encode.assign(static_cast<std::size_t>(classes) * 256, 0), lanes.decode.assign(static_cast<std::size_t>(classes) << context_table_bits, 0);
   for (int t = 0; t < tokens; ++t) {
@@ -384,7 +391,7 @@ void ContextModel::prepare_lanes() {
         lanes.decode[(static_cast<std::size_t>(k) << context_table_bits) + slot] =
             (c[t + 1] - c[t]) << 20 | (slot - c[t]) << 8 | static_cast<std::uint32_t>(token_first[t] + low);
   }
-  lanes.usable = fits && (lanes.linear || sqrt_fits);
+  lanes.usable = fits;
 }
 
 void ContextModel::prepare() {

@@ -19,7 +19,7 @@ namespace {
 
 using std::int16_t, std::int32_t, std::int64_t, std::size_t, std::uint16_t, std::uint32_t, std::uint64_t, std::uint8_t;
 
-constexpr int lanes = 32, side = 8, area = side * side, block = 32;
+constexpr int lanes = 32, strands = 2, side = 8, area = side * side, block = 32;
 constexpr int bits = context_table_bits;
 constexpr uint32_t first_state = 1u << 16;
 
@@ -66,38 +66,27 @@ std::vector<uint32_t> in_groups(const std::vector<Cell>& cells, std::vector<uint
 
 // --- tables ---------------------------------------------------------------------------------------------------------
 
-struct Bytes256 {
-  __m512i a, b, c, d;
-  explicit Bytes256(const void* t)
-      : a(_mm512_loadu_si512(t)), b(_mm512_loadu_si512(static_cast<const char*>(t) + 64)), c(_mm512_loadu_si512(static_cast<const char*>(t) + 128)),
-        d(_mm512_loadu_si512(static_cast<const char*>(t) + 192)) {}
-  __m512i operator()(__m512i i) const {
-    return _mm512_mask_blend_epi8(_mm512_movepi8_mask(i), _mm512_permutex2var_epi8(a, i, b), _mm512_permutex2var_epi8(c, i, d));
-  }
-};
-
-// What of a model stands in registers: the class of a prediction and the root of a value, 16 bits each.
+// The class of a prediction and the root of a value, 16 bits each. Entry 0 of both tables is 0, which is what upper bytes find.
 class Lookups {
  public:
   explicit Lookups(const ContextModel& m)
-      : class_of_(m.lanes.class_of), root_of_(m.lanes.root_of), low_(_mm512_set1_epi16(int16_t(m.bins.low))), shift_(_mm_cvtsi32_si128(m.bins.shift)),
-        zero_(_mm512_set1_epi16(int16_t(m.low))), linear_(m.lanes.linear) {}
-  __m512i class_of(__m512i p) const {
-    const __m512i i = _mm512_sra_epi16(_mm512_subs_epi16(p, low_), shift_);
-    return even(class_of_(_mm512_min_epi16(_mm512_max_epi16(i, _mm512_setzero_si512()), _mm512_set1_epi16(255))));
+      : shift_(_mm512_set1_epi16(int16_t(m.bins.shift))), zero_(_mm512_set1_epi16(int16_t(m.low))), linear_(m.lanes.linear) {
+    for (int k = 0; k < 2; ++k) class_of_[k] = _mm512_loadu_si512(m.lanes.class_of + 64 * k);
+    for (int k = 0; k < 4; ++k) root_of_[k] = _mm512_loadu_si512(m.lanes.root_of + 64 * k);
+  }
+  // sum: a prediction less the grid's low end.
+  __m512i class_of(__m512i sum) const {
+    const __m512i i = _mm512_max_epi16(_mm512_srav_epi16(sum, shift_), _mm512_setzero_si512());
+    return _mm512_permutex2var_epi8(class_of_[0], _mm512_min_epi16(i, _mm512_set1_epi16(context_lane_bins - 1)), class_of_[1]);
   }
   __m512i root_of(__m512i v) const {
     if (linear_) return _mm512_sub_epi16(v, zero_);
-    const __m512i r = root_of_(v);
-    return _mm512_srai_epi16(_mm512_slli_epi16(r, 8), 8);
+    return _mm512_mask_blend_epi8(_mm512_movepi8_mask(v), _mm512_permutex2var_epi8(root_of_[0], v, root_of_[1]),
+                                  _mm512_permutex2var_epi8(root_of_[2], v, root_of_[3]));
   }
 
  private:
-  static __m512i even(__m512i v) { return _mm512_and_si512(v, _mm512_set1_epi16(255)); }
-  Bytes256 class_of_, root_of_;
-  __m512i low_;
-  __m128i shift_;
-  __m512i zero_;
+  __m512i class_of_[2], root_of_[4], shift_, zero_;
   bool linear_;
 };
 
@@ -107,19 +96,19 @@ constexpr uint32_t not_first = 0xFEFEFEFEu, not_first_two = 0xFCFCFCFCu, not_las
 
 struct Sum {
   __m512i upper, lower;  // four rows each
-  void add(int weight, const int16_t* from, uint32_t where = all) {
-    const __m512i w = _mm512_set1_epi16(int16_t(weight));
+  void add(uint32_t weight, const int16_t* from, uint32_t where = all) {
+    const __m512i w = _mm512_set1_epi32(int(weight));
     upper = _mm512_add_epi16(upper, _mm512_mullo_epi16(w, _mm512_maskz_loadu_epi16(where, from)));
     lower = _mm512_add_epi16(lower, _mm512_mullo_epi16(w, _mm512_maskz_loadu_epi16(where, from + 32)));
   }
-  void five(const int8_t* w, const int16_t* from) {
+  void five(const uint32_t* w, const int16_t* from) {
     add(w[0], from);
     add(w[1], from + 1, not_last);
     add(w[2], from + side);
     add(w[3], from - 1, not_first);
     add(w[4], from - side);
   }
-  void six(const int8_t* w, const int16_t* from) {
+  void six(const uint32_t* w, const int16_t* from) {
     add(w[0], from - 1, not_first);
     add(w[1], from - side);
     add(w[2], from - side - 1, not_first);
@@ -129,11 +118,11 @@ struct Sum {
   }
 };
 
-// All but the spatial part. planes: of the cell's channels by number mod 32; then: of the reference.
+// All but the spatial part, less the low end of the classes' grid. planes: of the cell's channels by number mod 32; then: of the reference.
 inline Sum cross_sum(const ContextModel& m, int64_t channel, const Plane* planes, const Plane& then) {
-  const __m512i bias = _mm512_set1_epi16(int16_t(m.bias[size_t(channel)]));
+  const __m512i bias = _mm512_set1_epi32(int(m.lanes.bias[size_t(channel)]));
   Sum sum{bias, bias};
-  const int8_t* w = m.weights.data() + channel * m.features() + context_spatial;
+  const uint32_t* w = m.lanes.weights.data() + channel * m.features() + context_spatial;
   if (m.earlier) {
     const int32_t* const list = m.channel.data() + channel * m.earlier;
     if (list[0] >= 0) sum.five(w, planes[list[0] % block].values());
@@ -246,15 +235,22 @@ inline void turned_back(const int16_t (*from)[lanes], int16_t (*to)[area]) {
   }
 }
 
-// Which lanes of a group have a value at a place: by channel, row and column.
+// Which lanes of a strand have a value at a place: by channel, row and column.
 struct Presence {
   uint32_t channel[block] = {}, row[side] = {}, column[side] = {};
-  int channels = 0, rows = 0, columns = 0;
   void add(int lane, const Cell& cell) {
-    channels = std::max(channels, cell.channels), rows = std::max(rows, cell.rows), columns = std::max(columns, cell.columns);
     for (int c = 0; c < cell.channels; ++c) channel[c] |= 1u << lane;
     for (int y = 0; y < cell.rows; ++y) row[y] |= 1u << lane;
     for (int x = 0; x < cell.columns; ++x) column[x] |= 1u << lane;
+  }
+  uint32_t at(int c, int y, int x) const { return channel[c] & row[y] & column[x]; }
+};
+
+// The box that holds every cell of a group.
+struct Extent {
+  int channels = 0, rows = 0, columns = 0;
+  void add(const Cell& cell) {
+    channels = std::max(channels, cell.channels), rows = std::max(rows, cell.rows), columns = std::max(columns, cell.columns);
   }
 };
 
@@ -270,7 +266,7 @@ inline void put_keys(const ContextModel& m, const Lookups& lookups, int64_t chan
   Plane& plane = planes[channel % block];
   put_roots(lookups, q, plane);
   Sum sum = cross_sum(m, channel, planes, then);
-  sum.six(m.weights.data() + channel * m.features(), plane.values());
+  sum.six(m.lanes.weights.data() + channel * m.features(), plane.values());
   _mm512_store_si512(keys, _mm512_or_si512(_mm512_slli_epi16(lookups.class_of(sum.upper), 8), first_half(q)));
   _mm512_store_si512(keys + 32, _mm512_or_si512(_mm512_slli_epi16(lookups.class_of(sum.lower), 8), second_half(q)));
 }
@@ -290,14 +286,15 @@ struct Encoder {
   const MapView* const before;
   std::vector<Cell>& cells;
   uint8_t* const bodies;  // block * area bytes for each cell
-  Presence presence;
-  uint32_t held[lanes];
+  Presence presence[strands];
+  Extent extent;
+  uint32_t held[strands * lanes];
   int count = 0;
   struct Memory {
     Plane planes[block], then;
-    alignas(64) int16_t keys[block][lanes][area];  // of each lane
-    alignas(64) int16_t across[area][lanes];
-    alignas(64) uint8_t words[lanes][words_nbytes];
+    alignas(64) int16_t keys[block][strands][lanes][area];  // of each lane
+    alignas(64) int16_t across[strands][area][lanes];
+    alignas(64) uint8_t words[strands * lanes][words_nbytes];
   };
   Memory& memory = kept<Memory>();
 
@@ -313,23 +310,25 @@ struct Encoder {
       const __m512i q = quantised(m, x, cell, channel);
       busy |= _mm512_cmpneq_epi8_mask(q, zero);
       if (m.reference) put_roots(lookups, quantised(m, *before, cell, channel), memory.then);
-      put_keys(m, lookups, channel, q, memory.planes, memory.then, memory.keys[c][count]);
+      put_keys(m, lookups, channel, q, memory.planes, memory.then, memory.keys[c][count / lanes][count % lanes]);
     }
     cell.entry = cell.nbytes = 0;
     if (!busy) return;
     held[count] = number;
-    presence.add(count++, cell);
-    if (count == lanes) flush();
+    presence[count / lanes].add(count % lanes, cell);
+    extent.add(cell);
+    if (++count == strands * lanes) flush();
   }
 
   void flush() {
     if (!count) return;
-    alignas(64) uint32_t states[lanes], ends[lanes];
-    code(states, ends);
+    alignas(64) uint32_t states[strands * lanes], ends[strands * lanes];
+    if (count > lanes) code<strands>(states, ends);
+    else code<1>(states, ends);
     for (int l = 0; l < count; ++l) {
       Cell& cell = cells[held[l]];
       uint8_t* const body = bodies + size_t{held[l]} * block * area;
-      const uint32_t end = uint32_t(l + 1) * words_nbytes, nbytes = end - ends[l];
+      const uint32_t nbytes = uint32_t(l + 1) * words_nbytes - ends[l];
       if (int(nbytes) + 4 >= cell.values()) {
         raw(cell, l, body);
         continue;
@@ -338,35 +337,37 @@ struct Encoder {
       std::memcpy(body + 4, &memory.words[0][0] + ends[l], nbytes);
       cell.nbytes = nbytes + 4, cell.entry = cell.nbytes / 2;
     }
-    count = 0, presence = Presence();
+    count = 0, extent = Extent();
+    for (Presence& p : presence) p = Presence();
   }
 
  private:
   void raw(Cell& cell, int lane, uint8_t* body) const {
     for (int c = 0; c < cell.channels; ++c)
       for (int y = 0; y < cell.rows; ++y)
-        for (int i = 0; i < cell.columns; ++i) *body++ = uint8_t(memory.keys[c][lane][side * y + i]);
+        for (int i = 0; i < cell.columns; ++i) *body++ = uint8_t(memory.keys[c][lane / lanes][lane % lanes][side * y + i]);
     cell.nbytes = uint32_t(cell.values()), cell.entry = 0x8000 | cell.nbytes;
   }
 
   // All values of the lanes, the last first; words grow down from the end of each lane's.
+  template <int used>
   void code(uint32_t* states, uint32_t* ends) {
     const int* const entries = reinterpret_cast<const int*>(m.lanes.encode.data());
-    __m512i state[2], end[2];
-    for (int h = 0; h < 2; ++h) {
+    __m512i state[2 * used], end[2 * used];
+    for (int h = 0; h < 2 * used; ++h) {
       state[h] = _mm512_set1_epi32(first_state);
-      const __m512i lane = _mm512_add_epi32(_mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15), _mm512_set1_epi32(16 * h + 1));
+      const __m512i lane = _mm512_add_epi32(_mm512_setr_epi32(1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16), _mm512_set1_epi32(16 * h));
       end[h] = _mm512_mullo_epi32(lane, _mm512_set1_epi32(words_nbytes));
     }
-    for (int c = presence.channels; c-- > 0;) {
-      turned(memory.keys[c], memory.across);
-      for (int y = presence.rows; y-- > 0;)
-        for (int i = presence.columns; i-- > 0;) {
-          const uint32_t active = presence.channel[c] & presence.row[y] & presence.column[i];
-          const __m512i key = _mm512_load_si512(memory.across[side * y + i]);
-          for (int h = 0; h < 2; ++h) {
-            const auto on = __mmask16(active >> 16 * h);
-            const __m512i e = _mm512_mask_i32gather_epi32(_mm512_setzero_si512(), on, widened(key, h), entries, 4);
+    for (int c = extent.channels; c-- > 0;) {
+      for (int g = 0; g < used; ++g) turned(memory.keys[c][g], memory.across[g]);
+      for (int y = extent.rows; y-- > 0;)
+        for (int i = extent.columns; i-- > 0;)
+#pragma GCC unroll 4
+          for (int h = 0; h < 2 * used; ++h) {
+            const auto on = __mmask16(presence[h / 2].at(c, y, i) >> 16 * (h % 2));
+            const __m256i key = _mm256_load_si256(reinterpret_cast<const __m256i*>(memory.across[h / 2][side * y + i]) + h % 2);
+            const __m512i e = _mm512_mask_i32gather_epi32(_mm512_setzero_si512(), on, _mm512_cvtepu16_epi32(key), entries, 4);
             const __m512i frequency = _mm512_srli_epi32(e, 20), k = _mm512_and_si512(_mm512_srli_epi32(e, 4), _mm512_set1_epi32(7));
             const __m512i room = _mm512_sub_epi32(_mm512_set1_epi32(32 - bits), k);
             const __mmask16 full = _mm512_mask_cmpge_epu32_mask(on, _mm512_srlv_epi32(state[h], room), frequency);
@@ -389,9 +390,8 @@ struct Encoder {
             const __m512i next = _mm512_add_epi32(_mm512_slli_epi32(quotient, bits), _mm512_add_epi32(rest, start));
             state[h] = _mm512_mask_mov_epi32(state[h], on, next);
           }
-        }
     }
-    for (int h = 0; h < 2; ++h) _mm512_store_si512(states + 16 * h, state[h]), _mm512_store_si512(ends + 16 * h, end[h]);
+    for (int h = 0; h < 2 * used; ++h) _mm512_store_si512(states + 16 * h, state[h]), _mm512_store_si512(ends + 16 * h, end[h]);
   }
 };
 
@@ -405,12 +405,16 @@ struct Decoder {
   const uint8_t* const payload;
   const uint32_t last;  // byte of the payload from which four are left
   const bool exact;
-  struct Memory {
-    Plane planes[lanes][block], then;
+  struct Strand {
+    Plane planes[lanes][block];
     alignas(64) int16_t values[lanes][area];
     alignas(64) int16_t across[area][lanes];
     alignas(64) int16_t weights[context_spatial][lanes];
     alignas(64) int16_t roots[side + 2][side + 4][lanes];  // by row and column, two zeros before
+  };
+  struct Memory {
+    Strand strand[strands];
+    Plane then;
   };
   Memory& memory = kept<Memory>();
 
@@ -430,125 +434,141 @@ struct Decoder {
         q = _mm512_load_si512(rows);
         if (_mm512_cmpgt_epu8_mask(q, _mm512_set1_epi8(char(m.low + m.high)))) return false;
       }
-      int16_t* const keys = memory.values[0];
+      int16_t* const keys = memory.strand[0].values[0];
       if (m.reference) put_roots(lookups, quantised(m, *before, cell, cell.channel + c), memory.then);
       if (exact) _mm512_store_si512(keys, first_half(q)), _mm512_store_si512(keys + 32, second_half(q));
-      else put_keys(m, lookups, cell.channel + c, q, memory.planes[0], memory.then, keys);
+      else put_keys(m, lookups, cell.channel + c, q, memory.strand[0].planes[0], memory.then, keys);
       write(cell, c, keys);
     }
     return true;
   }
 
-  // Cells that have words. 0 in `good` where they do not end as they must.
+  // Cells that have words, up to strands * lanes. 0 in `good` where they do not end as they must.
   void decode(std::vector<Cell>& cells, const uint32_t* order, int count, uint8_t* good) {
-    Presence presence;
-    alignas(64) uint32_t begin[lanes] = {}, first[lanes] = {};
-    for (int l = 0; l < lanes; ++l) first[l] = first_state;
-    for (int l = 0; l < count; ++l) {
-      const Cell& cell = cells[order[l]];
-      presence.add(l, cell);
-      std::memcpy(&first[l], payload + cell.at, 4);
-      begin[l] = cell.at + 4;
-    }
-    std::memset(memory.roots, 0, sizeof memory.roots);
-    __m512i state[2], at[2];
-    for (int h = 0; h < 2; ++h) state[h] = _mm512_load_si512(first + 16 * h), at[h] = _mm512_load_si512(begin + 16 * h);
-    for (int c = 0; c < presence.channels; ++c) {
-      for (int l = 0; l < count; ++l) {
-        const Cell& cell = cells[order[l]];
-        if (c >= cell.channels) continue;
-        const int64_t channel = cell.channel + c;
-        if (m.reference) put_roots(lookups, quantised(m, *before, cell, channel), memory.then);
-        const Sum sum = cross_sum(m, channel, memory.planes[l], memory.then);
-        _mm512_store_si512(memory.values[l], sum.upper), _mm512_store_si512(memory.values[l] + 32, sum.lower);
-        const int8_t* const w = m.weights.data() + channel * m.features();
-        for (int k = 0; k < context_spatial; ++k) memory.weights[k][l] = w[k];
-      }
-      turned(memory.values, memory.across);
-      step_all(presence, c, state, at);
-      turned_back(memory.across, memory.values);
-      for (int l = 0; l < count; ++l)
-        if (c < cells[order[l]].channels) {
-          const Cell& cell = cells[order[l]];
-          const __m512i byte = _mm512_set1_epi16(255);
-          int16_t *const found = memory.values[l], *const to = memory.planes[l][c].values();
-          const __m512i upper = lookups.root_of(_mm512_and_si512(_mm512_load_si512(found), byte));
-          const __m512i lower = lookups.root_of(_mm512_and_si512(_mm512_load_si512(found + 32), byte));
-          _mm512_storeu_si512(to, _mm512_maskz_mov_epi16(uint32_t(cell.there), upper));
-          _mm512_storeu_si512(to + 32, _mm512_maskz_mov_epi16(uint32_t(cell.there >> 32), lower));
-          write(cell, c, found);
-        }
-    }
-    alignas(64) uint32_t left[lanes], end[lanes];
-    for (int h = 0; h < 2; ++h) _mm512_store_si512(left + 16 * h, state[h]), _mm512_store_si512(end + 16 * h, at[h]);
-    for (int l = 0; l < count; ++l) {
-      const Cell& cell = cells[order[l]];
-      good[l] = left[l] == first_state && end[l] == cell.at + cell.nbytes && first[l] >= first_state;
-    }
+    if (count > lanes) decode<strands>(cells, order, count, good);
+    else decode<1>(cells, order, count, good);
   }
 
  private:
+  template <int used>
+  void decode(std::vector<Cell>& cells, const uint32_t* order, int count, uint8_t* good) {
+    Presence presence[used];
+    Extent extent;
+    alignas(64) uint32_t at[used * lanes] = {}, state[used * lanes], first[used * lanes];
+    for (int l = 0; l < used * lanes; ++l) first[l] = first_state;
+    for (int l = 0; l < count; ++l) {
+      const Cell& cell = cells[order[l]];
+      presence[l / lanes].add(l % lanes, cell), extent.add(cell);
+      std::memcpy(&first[l], payload + cell.at, 4);
+      at[l] = cell.at + 4;
+    }
+    std::memcpy(state, first, sizeof state);
+    for (int g = 0; g < used; ++g) std::memset(memory.strand[g].roots, 0, sizeof memory.strand[g].roots);
+    for (int c = 0; c < extent.channels; ++c) {
+      for (int l = 0; l < count; ++l)
+        if (c < cells[order[l]].channels) predict(cells[order[l]], c, memory.strand[l / lanes], l % lanes);
+      for (int g = 0; g < used; ++g) turned(memory.strand[g].values, memory.strand[g].across);
+      step_all<used>(presence, extent, c, state, at);
+      for (int g = 0; g < used; ++g) turned_back(memory.strand[g].across, memory.strand[g].values);
+      for (int l = 0; l < count; ++l)
+        if (c < cells[order[l]].channels) finish(cells[order[l]], c, memory.strand[l / lanes], l % lanes);
+    }
+    for (int l = 0; l < count; ++l) {
+      const Cell& cell = cells[order[l]];
+      good[l] = state[l] == first_state && at[l] == cell.at + cell.nbytes && first[l] >= first_state;
+    }
+  }
+
+  // What one lane knows of a channel before its values.
+  void predict(const Cell& cell, int c, Strand& strand, int lane) {
+    const int64_t channel = cell.channel + c;
+    if (m.reference) put_roots(lookups, quantised(m, *before, cell, channel), memory.then);
+    const Sum sum = cross_sum(m, channel, strand.planes[lane], memory.then);
+    _mm512_store_si512(strand.values[lane], sum.upper), _mm512_store_si512(strand.values[lane] + 32, sum.lower);
+    const int8_t* const w = m.weights.data() + channel * m.features();
+    for (int k = 0; k < context_spatial; ++k) strand.weights[k][lane] = w[k];
+  }
+
+  // The values that one lane found in a channel: their roots for channels to come, and to the output.
+  void finish(const Cell& cell, int c, Strand& strand, int lane) {
+    const __m512i byte = _mm512_set1_epi16(255);
+    int16_t *const found = strand.values[lane], *const to = strand.planes[lane][c].values();
+    const __m512i upper = lookups.root_of(_mm512_and_si512(_mm512_load_si512(found), byte));
+    const __m512i lower = lookups.root_of(_mm512_and_si512(_mm512_load_si512(found + 32), byte));
+    _mm512_storeu_si512(to, _mm512_maskz_mov_epi16(uint32_t(cell.there), upper));
+    _mm512_storeu_si512(to + 32, _mm512_maskz_mov_epi16(uint32_t(cell.there >> 32), lower));
+    write(cell, c, found);
+  }
+
   // One channel of all lanes: across[i] holds sums when it begins, class << 8 | value when it ends.
-  void step_all(const Presence& presence, int c, __m512i (&states)[2], __m512i (&places)[2]) {
+  template <int used>
+  void step_all(const Presence (&presence)[used], const Extent& extent, int c, uint32_t* states, uint32_t* places) {
     const int* const entries = reinterpret_cast<const int*>(m.lanes.decode.data());
     const __m512i even = _mm512_load_si512(even_words), slots = _mm512_set1_epi32((1 << bits) - 1);
     const __m512i top = _mm512_set1_epi32(m.low + m.high), zero = _mm512_set1_epi16(int16_t(m.low)), zero32 = _mm512_set1_epi32(m.low);
     const bool two_signs = m.low > 0;
-    __m512i w[context_spatial];
-    for (int k = 0; k < context_spatial; ++k) w[k] = _mm512_load_si512(memory.weights[k]);
-    __m512i state[2] = {states[0], states[1]}, at[2] = {places[0], places[1]}, words[2];
+    __m512i state[2 * used], at[2 * used], words[2 * used];
+    for (int h = 0; h < 2 * used; ++h) state[h] = _mm512_load_si512(states + 16 * h), at[h] = _mm512_load_si512(places + 16 * h);
     bool fresh = false;
-    for (int y = 0; y < presence.rows; ++y) {
-      const int16_t(*const above)[lanes] = memory.roots[y + 1] + 2;
-      const int16_t(*const far)[lanes] = memory.roots[y] + 2;
-      __m512i west = _mm512_setzero_si512(), further = west;
-      for (int i = 0; i < presence.columns; ++i) {
-        const uint32_t active = presence.channel[c] & presence.row[y] & presence.column[i];
-        __m512i p = _mm512_add_epi16(_mm512_load_si512(memory.across[side * y + i]), _mm512_mullo_epi16(w[4], further));
-        p = _mm512_add_epi16(p, _mm512_mullo_epi16(w[1], _mm512_load_si512(above[i])));
-        p = _mm512_add_epi16(p, _mm512_mullo_epi16(w[2], _mm512_load_si512(above[i - 1])));
-        p = _mm512_add_epi16(p, _mm512_mullo_epi16(w[3], _mm512_load_si512(above[i + 1])));
-        p = _mm512_add_epi16(p, _mm512_mullo_epi16(w[5], _mm512_load_si512(far[i])));
-        p = _mm512_add_epi16(p, _mm512_mullo_epi16(w[0], west));
-        const __m512i class_ = lookups.class_of(p);
-        __m512i value[2];
+    for (int y = 0; y < extent.rows; ++y) {
+      __m512i west[used], further[used];
+      for (int g = 0; g < used; ++g) west[g] = further[g] = _mm512_setzero_si512();
+      for (int i = 0; i < extent.columns; ++i) {
         if (!fresh)
-          for (int h = 0; h < 2; ++h) {  // two words of each lane; behind the payload's end stand zeros
+#pragma GCC unroll 4
+          for (int h = 0; h < 2 * used; ++h) {  // two words of each lane; behind the payload's end stand zeros
             const __m512i from = _mm512_min_epu32(at[h], _mm512_set1_epi32(int(last)));
             const __m512i beyond = _mm512_slli_epi32(_mm512_sub_epi32(at[h], from), 3);
             words[h] = _mm512_srlv_epi32(_mm512_i32gather_epi32(from, payload, 1), beyond);
           }
         fresh = !fresh;
-        for (int h = 0; h < 2; ++h) {
-          const auto on = __mmask16(active >> 16 * h);
-          const __m512i slot = _mm512_and_si512(state[h], slots);
-          const __m512i e = _mm512_i32gather_epi32(_mm512_or_si512(_mm512_slli_epi32(widened(class_, h), bits), slot), entries, 4);
-          const __m512i first = _mm512_and_si512(e, _mm512_set1_epi32(255));
-          const __m512i bias = _mm512_and_si512(_mm512_srli_epi32(e, 8), _mm512_set1_epi32(0xFFF));
-          __m512i x = _mm512_add_epi32(_mm512_mullo_epi32(_mm512_srli_epi32(e, 20), _mm512_srli_epi32(state[h], bits)), bias);
-          const __m512i magnitude = two_signs ? _mm512_abs_epi32(_mm512_sub_epi32(first, zero32)) : first;
-          const __m512i k = _mm512_max_epi32(_mm512_sub_epi32(_mm512_set1_epi32(28), _mm512_lzcnt_epi32(magnitude)), _mm512_setzero_si512());
-          const __m512i extra = _mm512_andnot_si512(_mm512_sllv_epi32(_mm512_set1_epi32(-1), k), x);
-          x = _mm512_srlv_epi32(x, k);
-          __m512i v = _mm512_add_epi32(first, extra);
-          if (two_signs) v = _mm512_mask_sub_epi32(v, _mm512_cmplt_epi32_mask(first, zero32), first, extra);
-          value[h] = _mm512_max_epi32(_mm512_min_epi32(v, top), _mm512_setzero_si512());
-          const __mmask16 need = _mm512_mask_cmplt_epu32_mask(on, x, _mm512_set1_epi32(first_state));
-          const __m512i more = _mm512_or_si512(_mm512_slli_epi32(x, 16), _mm512_and_si512(words[h], _mm512_set1_epi32(0xFFFF)));
-          x = _mm512_mask_mov_epi32(x, need, more);
-          words[h] = _mm512_mask_srli_epi32(words[h], need, words[h], 16);
-          at[h] = _mm512_mask_add_epi32(at[h], need, at[h], _mm512_set1_epi32(2));
-          state[h] = _mm512_mask_mov_epi32(state[h], on, x);
+#pragma GCC unroll 2
+        for (int g = 0; g < used; ++g) {
+          Strand& strand = memory.strand[g];
+          const auto weight = [&](int k) { return _mm512_load_si512(strand.weights[k]); };
+          const int16_t(*const above)[lanes] = strand.roots[y + 1] + 2 + i;
+          __m512i p = _mm512_add_epi16(_mm512_load_si512(strand.across[side * y + i]), _mm512_mullo_epi16(weight(4), further[g]));
+          p = _mm512_add_epi16(p, _mm512_mullo_epi16(weight(1), _mm512_load_si512(above[0])));
+          p = _mm512_add_epi16(p, _mm512_mullo_epi16(weight(2), _mm512_load_si512(above[-1])));
+          p = _mm512_add_epi16(p, _mm512_mullo_epi16(weight(3), _mm512_load_si512(above[1])));
+          p = _mm512_add_epi16(p, _mm512_mullo_epi16(weight(5), _mm512_load_si512(strand.roots[y][2 + i])));
+          p = _mm512_add_epi16(p, _mm512_mullo_epi16(weight(0), west[g]));
+          const __m512i class_ = lookups.class_of(p);
+          const uint32_t active = presence[g].at(c, y, i);
+          __m512i value[2];
+#pragma GCC unroll 2
+          for (int half = 0; half < 2; ++half) {
+            const int h = 2 * g + half;
+            const auto on = __mmask16(active >> 16 * half);
+            const __m512i slot = _mm512_and_si512(state[h], slots);
+            const __m512i e = _mm512_i32gather_epi32(_mm512_or_si512(_mm512_slli_epi32(widened(class_, half), bits), slot), entries, 4);
+            const __m512i first = _mm512_and_si512(e, _mm512_set1_epi32(255));
+            const __m512i bias = _mm512_and_si512(_mm512_srli_epi32(e, 8), _mm512_set1_epi32(0xFFF));
+            __m512i x = _mm512_add_epi32(_mm512_mullo_epi32(_mm512_srli_epi32(e, 20), _mm512_srli_epi32(state[h], bits)), bias);
+            const __m512i magnitude = two_signs ? _mm512_abs_epi32(_mm512_sub_epi32(first, zero32)) : first;
+            const __m512i k = _mm512_subs_epu16(_mm512_set1_epi32(28), _mm512_lzcnt_epi32(magnitude));
+            const __m512i extra = _mm512_andnot_si512(_mm512_sllv_epi32(_mm512_set1_epi32(-1), k), x);
+            x = _mm512_srlv_epi32(x, k);
+            __m512i v = _mm512_add_epi32(first, extra);
+            if (two_signs) v = _mm512_mask_sub_epi32(v, _mm512_cmplt_epi32_mask(first, zero32), first, extra);
+            value[half] = _mm512_max_epi32(_mm512_min_epi32(v, top), _mm512_setzero_si512());
+            const __mmask16 need = _mm512_mask_cmplt_epu32_mask(on, x, _mm512_set1_epi32(first_state));
+            const __m512i more = _mm512_or_si512(_mm512_slli_epi32(x, 16), _mm512_and_si512(words[h], _mm512_set1_epi32(0xFFFF)));
+            x = _mm512_mask_mov_epi32(x, need, more);
+            words[h] = _mm512_mask_srli_epi32(words[h], need, words[h], 16);
+            at[h] = _mm512_mask_add_epi32(at[h], need, at[h], _mm512_set1_epi32(2));
+            state[h] = _mm512_mask_mov_epi32(state[h], on, x);
+          }
+          __m512i v = _mm512_permutex2var_epi16(value[0], even, value[1]);
+          v = _mm512_mask_mov_epi16(zero, active, v);
+          _mm512_store_si512(strand.across[side * y + i], _mm512_or_si512(_mm512_slli_epi16(class_, 8), v));
+          further[g] = west[g];
+          west[g] = lookups.root_of(v);
+          _mm512_store_si512(strand.roots[y + 2][i + 2], west[g]);
         }
-        __m512i v = _mm512_permutex2var_epi16(value[0], even, value[1]);
-        v = _mm512_mask_mov_epi16(v, ~active, zero);
-        _mm512_store_si512(memory.across[side * y + i], _mm512_or_si512(_mm512_slli_epi16(class_, 8), v));
-        further = west;
-        west = lookups.root_of(v);
-        _mm512_store_si512(memory.roots[y + 2][i + 2], west);
       }
     }
-    for (int h = 0; h < 2; ++h) states[h] = state[h], places[h] = at[h];
+    for (int h = 0; h < 2 * used; ++h) _mm512_store_si512(states + 16 * h, state[h]), _mm512_store_si512(places + 16 * h, at[h]);
   }
 
   alignas(64) static constexpr int16_t even_words[lanes] = {0,  2,  4,  6,  8,  10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30,
@@ -677,8 +697,8 @@ Outcome context_lanes_decode(const ContextModel& m, const std::uint8_t* payload,
   const int parts = parts_of(order.size(), threads);
   parallel(parts, parts, [&](int part) {
     Decoder decoder(m, before, out, payload, nbytes);
-    uint32_t group[lanes];
-    uint8_t good[lanes];
+    uint32_t group[strands * lanes];
+    uint8_t good[strands * lanes];
     int count = 0;
     const auto flush = [&] {
       decoder.decode(cells, group, count, good);
@@ -693,7 +713,7 @@ Outcome context_lanes_decode(const ContextModel& m, const std::uint8_t* payload,
         continue;
       }
       group[count++] = order[i];
-      if (count == lanes) flush();
+      if (count == strands * lanes) flush();
     }
     if (count) flush();
   });

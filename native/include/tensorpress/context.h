@@ -13,6 +13,7 @@ inline constexpr int context_spatial = 6;     // W N NW NE WW NN
 inline constexpr int context_positions = 5;   // same, E, S, W, N: of the first earlier channel and of the reference
 inline constexpr int context_bins = 1024;     // entries of a class look-up
 inline constexpr int context_table_bits = 11;
+inline constexpr int context_lane_bins = 128;  // of the grid, all that the fast coder uses
 inline constexpr int context_coarse = 5, context_near = 6;
 
 // Which class a prediction falls in: lut[clamp((p - low) >> shift, 0, 1023)].
@@ -31,8 +32,9 @@ struct ContextLanes {
   bool usable = false;                 // sums fit into 16 bits, and tables are as they expect
   bool linear = false;                 // a root is the value itself
   bool whole = false, exact = false;   // reciprocals are 1; and so are steps, and no centroid moves a value
-  std::uint8_t class_of[256] = {};     // by step of the grid
-  std::int8_t root_of[256] = {};       // by value + low
+  std::uint8_t class_of[context_lane_bins] = {};  // by step of the grid
+  std::uint8_t root_of[256] = {};      // by value, where roots are not linear
+  std::vector<std::uint32_t> weights, bias;  // the model's in both halves of a word; bias less the low end of the grid
   std::vector<std::uint32_t> encode;   // [classes][256], by value + low: frequency << 20 | start << 8 | extra bits << 4 | extra
   std::vector<std::uint32_t> decode;   // [classes][2^11], by slot: frequency << 20 | slot - start << 8 | first value + low
   std::vector<std::int32_t> centroid;  // [classes][4]

@@ -22,7 +22,7 @@ from tensorpress.core.errors import InputError
 
 SPATIAL, POSITIONS = 6, 5  # W N NW NE WW NN; same, E, S, W, N
 BINS, COARSE, NEAR = 1024, 5, 6
-FAST_BINS = 256  # edges of the fast coder lie below: its table fits into registers
+FAST_BINS = 128  # edges of the fast coder lie below: its table fits into registers
 TABLE_BITS = 11
 FAST_LIMIT = 32767  # of a fast prediction, whatever the values: it is added up in 16 bits
 MAX_MODEL_NBYTES = 1 << 26  # of an unpacked model
