@@ -656,7 +656,7 @@ std::int64_t context_lanes_encode(const ContextModel& m, const MapView& x, const
   const int parts = parts_of(cells.size(), threads);
   parallel(parts, parts, [&](int part) {
     Encoder encoder(m, x, before, cells, bodies.get());
-    for (size_t i = cells.size() * part / parts; i < cells.size() * (part + 1) / parts; ++i) encoder.take(order[i]);
+    for (size_t i = cells.size() * part / parts; i < cells.size() * (part + 1) / parts && !stop_asked(); ++i) encoder.take(order[i]);
     encoder.flush();
   });
   std::memcpy(out, head, head_nbytes);
@@ -730,7 +730,7 @@ Outcome context_lanes_decode(const ContextModel& m, const std::uint8_t* payload,
         if (!good[l]) stripe_good[size_t(cells[group[l]].stripe)] = 0;
       count = 0;
     };
-    for (size_t i = order.size() * part / parts; i < order.size() * (part + 1) / parts; ++i) {
+    for (size_t i = order.size() * part / parts; i < order.size() * (part + 1) / parts && !stop_asked(); ++i) {
       const Cell& cell = cells[order[i]];
       if (cell.entry == 0 || cell.entry & 0x8000) {
         if (!decoder.copy(cell)) stripe_good[size_t(cell.stripe)] = 0;

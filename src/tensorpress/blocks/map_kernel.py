@@ -61,9 +61,12 @@ class MapKernel:
         elif dtype.kind == "b":
             x = x.view(np.uint8)
         native = self.native[self.levels.zero_of(dtype)]
-        found, fault, _, _, at = native.encode(
-            x.reshape(chw(x.shape)), self.levels.reciprocal or 1.0, head_bytes(dtype, x.shape), out, threads(x.size)
-        )
+        try:
+            found, fault, _, _, at = native.encode(
+                x.reshape(chw(x.shape)), self.levels.reciprocal or 1.0, head_bytes(dtype, x.shape), out, threads(x.size)
+            )
+        except ValueError as error:  # its size
+            raise InputError(f"a tensor of shape {x.shape} cannot be encoded: {error}") from None
         if fault == NOT_FINITE:
             where = tuple(int(i) for i in np.unravel_index(at, x.shape))
             raise InputError(f"the tensor holds {x[where]} at index {where}; only finite values can be quantised")
