@@ -1,0 +1,103 @@
+"""Who is measured: memcpy, this library's codecs, and others' from `peers.py`.
+
+A subject is fitted once a site and then codes one array at a time, into buffers that were made and touched before wherever its
+interface takes them. To add one of ours: a line in `OURS`. To add a peer: a class in `peers.py` and a line in its `PEERS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from peers import PEERS
+from tensors import Array
+
+from tensorpress.core import registry
+from tensorpress.core.binary import Buffer
+from tensorpress.core.codec import Codec
+from tensorpress.core.stream import read_frame, write_frame
+
+PLAN_ID = 1
+DCT_CM: dict[str, Any] = {"profile": "paper", "transform": "dct", "lengths": (8,), "step": 4.0}  # 8 channels, one fixed path for all cells
+OURS: dict[str, tuple[str, dict[str, Any]]] = {  # name here: codec, options
+    "zvc": ("zvc", {}),
+    "dct_cm": ("dct_cm", DCT_CM),
+    "rans": ("uniform_rans", {}),
+    "context-fast": ("context", {"backend": "fast"}),
+    "context-max": ("context", {"backend": "max"}),
+}
+LOSSY = {"dct_cm", "dct2d", "klt"}  # of ours, as they are set here; all others give every level back
+ELSEWHERE = {"zstd", "lz4", "blosc2", "zfp"}  # codecs that only wrap a library; the library itself is a peer
+
+
+class Coder(Protocol):
+    """One site's. Both verbs may write into the buffer that they are given, or return memory of their own."""
+
+    def encode(self, x: Array, room: Array | None) -> Buffer: ...
+    def decode(self, data: Buffer, out: Array) -> Any: ...
+
+
+@dataclass(frozen=True)
+class Subject:
+    """`fit(site, samples)` gives a site's coder. `whole`: too slow or not, all tensors are coded at least once."""
+
+    name: str
+    fit: Callable[[int, Sequence[Array]], Coder]
+    error: float = 0.0  # that no value may exceed, in levels; infinite: any, but always the same
+    whole: bool = False
+    ours: bool = False
+    threads: bool = False  # whether it can use more than one
+
+
+def encode_frame(codec: Codec, x: Array, site: int, room: Array | None) -> Buffer:
+    """A plan-bound stream, head and checks included. The one place that calls an encoder of ours."""
+    return write_frame(codec.encode_payload(x), site, PLAN_ID)
+
+
+def decode_frame(codec: Codec, data: Buffer, out: Array) -> Array:
+    """The one place that calls a decoder of ours."""
+    return codec.decode_payload(read_frame(data).payload, out=out)
+
+
+def room_for(codec: Codec, x: Array) -> Array | None:
+    """A buffer that any frame of `x` fits into, or None where the encoder makes its own."""
+    return None
+
+
+@dataclass(frozen=True)
+class Ours:
+    """A codec of this library, fitted to one site."""
+
+    codec: Codec
+    site: int
+
+    def encode(self, x: Array, room: Array | None = None) -> Buffer:
+        return encode_frame(self.codec, x, self.site, room)
+
+    def decode(self, data: Buffer, out: Array) -> Array:
+        return decode_frame(self.codec, data, out)
+
+
+def ours(name: str, codec_id: str, options: Mapping[str, Any]) -> Subject:
+    def fit(site: int, samples: Sequence[Array]) -> Ours:
+        return Ours(registry.build(codec_id, options).fit(samples), site)
+
+    return Subject(name, fit, error=np.inf if codec_id in LOSSY else 0.0, ours=True, threads=True)
+
+
+def subjects(tell: Callable[[str], None] = lambda text: None) -> dict[str, Subject]:
+    """All that can run here, by name; `tell` is called for every peer whose package is missing. memcpy is `measure.Copy`."""
+    found = {name: ours(name, *named) for name, named in OURS.items()}
+    taken = {codec_id for codec_id, _ in OURS.values()} | ELSEWHERE
+    rest = [card.id for card in registry.cards().values() if card.family == "features" and card.id not in taken]
+    found |= {codec_id: ours(codec_id, codec_id, {}) for codec_id in rest}
+    for name, peer in PEERS.items():
+        try:
+            peer.ready()
+        except ImportError as error:
+            tell(f"{name} is left out: {error}; pip install {peer.package}")
+        else:
+            found[name] = Subject(name, lambda site, samples, peer=peer: peer.fit(samples), peer.error, peer.whole, threads=peer.threads)
+    return found
