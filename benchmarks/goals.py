@@ -48,6 +48,10 @@ def over(a: float | None, b: float | None) -> float | None:
     return None if a is None or b is None else a / b
 
 
+def mega(speed: float | None) -> float | None:
+    return None if speed is None else 1e3 * speed
+
+
 def goals(rows: Sequence[Row], facts: Mapping[str, Any]) -> list[Goal]:
     """All goals, on the first set of real maps that `facts` name."""
     f, name = Figures(rows), facts["networks"][0]
@@ -66,8 +70,7 @@ def goals(rows: Sequence[Row], facts: Mapping[str, Any]) -> list[Goal]:
         found.append(Goal(f"context-fast ratio / {peer} ratio", bound, ratio))
     for op in ("encode", "decode"):
         speed, part = f.speed("context-max", op, whole), f.speed("context-max", op, f"{name}-some")
-        slow = speed is None and part is not None
-        found.append(Goal(f"context-max {op}" + " (part of the maps)" * slow, 60.0, None if speed is part else 1e3 * (speed or part or 0.0), "MB/s"))
+        found.append(Goal(f"context-max {op}" + " (part of the maps)" * (speed is None), 60.0, mega(part if speed is None else speed), "MB/s"))
     copy = over(f.speed("memcpy", "copy", tall, 2), f.speed("memcpy", "copy", tall))
     for subject in ("rans", "context-fast", "context-max", "zvc", "dct_cm"):
         for op in ("encode", "decode"):
@@ -80,8 +83,9 @@ def goals(rows: Sequence[Row], facts: Mapping[str, Any]) -> list[Goal]:
         found.append(Goal(f"{call['subject']} {call['op']} of 4 KiB, over kernel", SMALL_CALL, call["over_us"], "µs", most=True))
     for subject, bound in FORWARD.items():
         times = next((r["times_plain"] for r in facts.get("forward", ()) if r["subject"] == subject and r["network"] == "resnet50"), None)
-        found.append(Goal(f"{subject} attached to ResNet-50: forward pass / plain", bound, times, most=True))
+        found.append(Goal(f"{subject} attached to ResNet-50: forward / plain", bound, times, most=True))
     for peak in facts.get("peaks", ()):
         if peak["op"] == "encode":
-            found.append(Goal(f"{peak['subject']} encode: peak memory / {peak['tensor']}", MEMORY, peak["peak_ratio"], most=True))
+            size = int(peak["tensor"].removeprefix("synthetic-")) >> 20
+            found.append(Goal(f"{peak['subject']} encode of {size} MiB: peak memory / tensor", MEMORY, peak["peak_ratio"], most=True))
     return found

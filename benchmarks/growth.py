@@ -29,14 +29,18 @@ def by_size(nbytes: int) -> Tensors:
     return synthetic_tensors(f"synthetic-{nbytes}", SIZES[nbytes])
 
 
+def shapes(largest: int, channels: bool) -> dict[str, tuple[int, int, int]]:
+    """Tensors of up to `largest` bytes: by size, then perhaps by channels."""
+    found = {str(n): shape for n, shape in SIZES.items()} | ({f"c{n}": shape for n, shape in CHANNELS.items()} if channels else {})
+    return {f"synthetic-{name}": shape for name, shape in found.items() if math.prod(shape) <= largest}
+
+
 def growth(largest: int, names: Sequence[str], threads: int, pace: Pace, tell: Tell) -> list[dict[str, Any]]:
-    """Rows by size, up to `largest` bytes; on one thread also by channels."""
+    """Rows by size; on one thread also by channels."""
     wanted = [(subjects()[name], pace) for name in names]
     rows = []
-    made = [by_size(n) for n in SIZES if n <= largest]
-    if threads == 1:
-        made += [synthetic_tensors(f"synthetic-c{n}", shape) for n, shape in CHANNELS.items() if math.prod(shape) <= largest]
-    for tensors in made:
+    for name, shape in shapes(largest, channels=threads == 1).items():
+        tensors = synthetic_tensors(name, shape)
         times = max(1, FILL // tensors.nbytes)
         rows += measure(Tensors(tensors.name, tensors.arrays * times, tensors.sites * times, tensors.samples), wanted, threads, tell)
     return rows
@@ -100,16 +104,17 @@ def calls(names: Sequence[str], rounds: int, tell: Tell) -> list[dict[str, Any]]
         for op, call in calls_of(subjects()[name], tensors).items():
             with recorded() as kernels:
                 call()
-            whole, kernel = [], []
-            for _ in range(rounds):
+            whole, kernel, over = [], [], []
+            for _ in range(5 * rounds):
                 whole.append(microseconds(call))
                 kernel.append(sum(microseconds(replay) for replay in kernels))
-            call_us, kernel_us = statistics.median(whole), statistics.median(kernel)
-            found.append({"subject": name, "op": op, "call_us": call_us, "kernel_us": kernel_us, "over_us": call_us - kernel_us})
+                over.append(whole[-1] - kernel[-1])
+            call_us, kernel_us, over_us = map(statistics.median, (whole, kernel, over))
+            found.append({"subject": name, "op": op, "call_us": call_us, "kernel_us": kernel_us, "over_us": over_us})
     return found
 
 
-def microseconds(call: Callable[[], Any], times: int = 200) -> float:
+def microseconds(call: Callable[[], Any], times: int = 40) -> float:
     started = time.perf_counter()
     for _ in range(times):
         call()

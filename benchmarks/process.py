@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from tensorpress.core.errors import InputError, TensorPressError
+
 Tell = Callable[[str, int, int], None]  # what is done, how much is, of how much
 THREADS = ("TENSORPRESS_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "BLOSC_NTHREADS", "NUMEXPR_NUM_THREADS")
 
@@ -19,7 +21,7 @@ def cores() -> list[int]:
 
 
 def apart(tell: Tell, threads: int, work: Callable[..., Any], *args: Any, env: Mapping[str, str] | None = None) -> Any:
-    """`work(*args, tell)` in a new process pinned to the first `threads` cores. RuntimeError holds what went wrong there."""
+    """`work(*args, tell)` in a new process pinned to the first `threads` cores. InputError where it raised one, else RuntimeError."""
     ours, theirs = multiprocessing.get_context("spawn").Pipe(duplex=False)
     process = multiprocessing.get_context("spawn").Process(target=_child, args=(theirs, cores()[:threads], work, args), daemon=True)
     with environment({**dict.fromkeys(THREADS, str(threads)), **(env or {})}):
@@ -31,6 +33,8 @@ def apart(tell: Tell, threads: int, work: Callable[..., Any], *args: Any, env: M
             if kind == "result":
                 process.join(10)  # its own clearing up is better than being ended
                 return value
+            if kind == "refused":
+                raise InputError(value)
             if kind == "error":
                 raise RuntimeError(value)
             tell(*value)
@@ -49,6 +53,8 @@ def _child(pipe: Any, pinned: list[int], work: Callable[..., Any], args: tuple[A
         pipe.send(("result", work(*args, lambda *what: pipe.send(("tell", what)))))
     except KeyboardInterrupt:
         pass
+    except TensorPressError as error:
+        pipe.send(("refused", str(error)))
     except Exception:
         pipe.send(("error", traceback.format_exc()))
 

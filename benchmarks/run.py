@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -26,7 +28,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from subjects import OURS, subjects
 from tables import goal_table, growth_table, speed_table
-from tensors import Tensors, tall
+from tensors import tall
 
 from tensorpress.core.errors import TensorPressError
 from tensorpress.evaluate.machine import checkout_commit, cpu_model, machine
@@ -36,17 +38,18 @@ ROOT = Path(__file__).resolve().parents[1]
 PARTS = ("speed", "threads", "growth", "memory", "calls", "forward")
 LEAST = 64 << 20  # bytes of a sequence of maps
 GOAL_PEERS = ("zstd-1", "zstd-19")  # what goals compare with, measured as long as our own
+LATEST = 200.0  # seconds after the start of a short run; a part that would begin later is left out, so that it ends within five minutes
 TALL, TALL_LIMIT = 1 << 20, 24 << 20  # bytes that each tensor exceeds on which threads are compared; and of all of them, about
 
 
-def paces(names: Sequence[str], quick: bool, rounds: int) -> dict[str, Pace]:
+def paces(names: Sequence[str], threads: int, quick: bool, rounds: int) -> dict[str, Pace]:
     """How long each subject may take: what has goals has time, of the rest the slow ones show a part of the maps."""
-    main, rest = (Pace(rounds, 10, 15), Pace(rounds, 3, 1)) if quick else (Pace(rounds, 60, 120), Pace(rounds, 20, 30))
+    main, rest = (Pace(rounds, 10 / threads, 15 / threads), Pace(rounds, 3, 1)) if quick else (Pace(rounds, 60, 120), Pace(rounds, 20, 30))
     return {name: main if name in OURS or name in GOAL_PEERS else rest for name in names}
 
 
 def make_maps(network: str, nbytes: int, folder: Path, tell: Tell) -> dict[str, Path]:
-    """Files of a network's sequences: 'all' of its maps, and 'tall' ones. In a process of its own, since PyTorch is large."""
+    """Files of a network's sequences: 'all' of its maps, and 'tall' ones."""
     import maps
     import torch
 
@@ -69,13 +72,12 @@ class Run:
         self.left_out: list[str] = []
         known = subjects(self.left_out.append)
         for name in wanted.subjects or ():
-            if name not in known:
+            if name not in (*known, "memcpy"):
                 sys.exit(f"error: unknown subject {name!r}: {', '.join(known)}")
         self.names = [name for name in known if not wanted.subjects or name in wanted.subjects]
         self.main = [name for name in self.names if name in OURS]
         self.side = [name for name in self.names if known[name].threads and (name in OURS or not known[name].ours or not wanted.quick)]
         self.counts = [n for n in (1, 2) if n <= len(cores())]
-        self.pace = paces(self.names, wanted.quick, wanted.rounds)
         self.rows: list[dict[str, Any]] = []
         self.facts: dict[str, Any] = {"machine": machine(), "quick": wanted.quick, "networks": self.networks(), "left_out": self.left_out}
 
@@ -86,14 +88,23 @@ class Run:
 
     def everything(self) -> None:
         columns = TextColumn("[progress.description]{task.description}"), BarColumn(), TimeElapsedColumn()
-        with tempfile.TemporaryDirectory() as folder, Progress(*columns, console=self.console) as self.progress:
+        self.started = time.monotonic()
+        with tempfile.TemporaryDirectory() as folder, Progress(*columns, console=self.console, refresh_per_second=2) as self.progress:
             for network in self.networks():
                 self.network(network, Path(folder))
             self.rest()
         self.facts["goals"] = [goal.to_json() for goal in goals(self.rows, self.facts)]
 
-    def part(self, title: str, work: Any, *args: Any, threads: int = 1, **more: Any) -> Any:
-        """What `work` returns, done in a process of its own while a bar shows how far it is."""
+    def part(self, part: str, title: str, work: Any, *args: Any, threads: int = 1, **more: Any) -> list[dict[str, Any]]:
+        """What `work` returns, done in a process of its own while a bar shows how far it is; nothing where it is not wanted."""
+        if part not in self.wanted.parts:
+            return []
+        if self.wanted.quick and time.monotonic() - self.started > LATEST:
+            self.left_out.append(f"{title}: left out, there was no time")
+            return []
+        return self.apart(title, work, *args, threads=threads, **more)
+
+    def apart(self, title: str, work: Any, *args: Any, threads: int = 1, **more: Any) -> Any:
         task = self.progress.add_task(title, total=None)
 
         def tell(what: str, done: int, total: int) -> None:
@@ -104,40 +115,36 @@ class Run:
         return found
 
     def network(self, network: str, folder: Path) -> None:
-        files = self.part(f"maps of {network}", make_maps, network, self.wanted.nbytes, folder, threads=len(cores()))
+        """The maps of a network on one core, then on two; and tall ones of the first network."""
+        if not {"speed", "threads"} & set(self.wanted.parts):
+            return
+        files = self.apart(f"maps of {network}", make_maps, network, self.wanted.nbytes, folder, threads=len(cores()))
         for threads in self.counts:
-            names = self.names if threads == 1 else self.side
-            if "speed" in self.wanted.parts:
-                pace = {name: self.pace[name] for name in names}
-                self.rows += self.part(f"{network}, {counted(threads)}", speed, files["all"], pace, threads, threads=threads)
-        for threads in self.counts:
-            if "threads" in self.wanted.parts and network == self.networks()[0]:
-                pace = {name: Pace(self.wanted.rounds, 6, 1e9) for name in self.main}
-                self.rows += self.part(f"{network}, tall, {counted(threads)}", speed, files["tall"], pace, threads, threads=threads)
+            pace = paces(self.names if threads == 1 else self.side, threads, self.wanted.quick, self.wanted.rounds)
+            self.rows += self.part("speed", f"{network}, {counted(threads)}", speed, files["all"], pace, threads, threads=threads)
+        for threads in self.counts if network == self.networks()[0] else ():
+            pace = {name: Pace(self.wanted.rounds, 4 if self.wanted.quick else 20, math.inf) for name in self.main}
+            self.rows += self.part("threads", f"{network}, tall, {counted(threads)}", speed, files["tall"], pace, threads, threads=threads)
 
     def rest(self) -> None:
+        """What needs no sequence of maps, in order of weight."""
         import forward
         import growth
 
-        quick, rounds = self.wanted.quick, self.wanted.rounds
+        quick, rounds, data = self.wanted.quick, self.wanted.rounds, os.environ.get("TENSORPRESS_DATA")
         largest = min(self.wanted.nbytes, 16 << 20) if quick else 4 * self.wanted.nbytes
-        if "growth" in self.wanted.parts:
-            for threads in self.counts:
-                pace = Pace(rounds, 2 if quick else 20, 1e9)
-                self.rows += self.part(f"growth, {counted(threads)}", growth.growth, largest, self.main, threads, pace, threads=threads)
-        if "memory" in self.wanted.parts:
-            # freed buffers go back to the system at once, so that none hides a later one
-            self.facts["peaks"] = self.part("peak memory", growth.peaks, largest, self.main, env={"MALLOC_MMAP_THRESHOLD_": "65536"})
-            found = {(p["subject"], p["op"], p["tensor"]): p["peak_ratio"] for p in self.facts["peaks"]}
-            for row in self.rows:
-                if (key := (row["subject"], row["op"], row["tensor"])) in found and row["threads"] == 1:
-                    row["peak_ratio"] = found[key]
-        if "calls" in self.wanted.parts:
-            self.facts["calls"] = self.part("small calls", growth.calls, self.main, rounds)
-        if "forward" in self.wanted.parts:
-            attached = {name: OURS[name] for name in ("dct_cm", "zvc") if name in self.main}
-            data = os.environ.get("TENSORPRESS_DATA")
-            self.facts["forward"] = self.part("forward passes", forward.forward, Path(data) if data else None, attached, rounds)
+        attached = {name: OURS[name] for name in ("dct_cm", "zvc") if name in self.main}
+        self.facts["calls"] = self.part("calls", "small calls", growth.calls, self.main, rounds)
+        self.facts["forward"] = self.part("forward", "forward passes", forward.forward, Path(data) if data else None, attached, rounds)
+        # freed buffers go back to the system at once, so that none hides a later one
+        self.facts["peaks"] = self.part("memory", "peak memory", growth.peaks, largest, self.main, env={"MALLOC_MMAP_THRESHOLD_": "65536"})
+        for threads in self.counts:
+            pace = Pace(rounds, 1 if quick else 20, math.inf)
+            self.rows += self.part("growth", f"growth, {counted(threads)}", growth.growth, largest, self.main, threads, pace, threads=threads)
+        found = {(p["subject"], p["op"], p["tensor"]): p["peak_ratio"] for p in self.facts["peaks"]}
+        for row in self.rows:
+            if (key := (row["subject"], row["op"], row["tensor"])) in found and row["threads"] == 1:
+                row["peak_ratio"] = found[key]
 
     def show(self) -> None:
         for text in self.left_out:

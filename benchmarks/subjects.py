@@ -20,7 +20,7 @@ from tensorpress.core.codec import Codec
 from tensorpress.core.stream import read_frame, write_frame
 
 PLAN_ID = 1
-DCT_CM: dict[str, Any] = {"profile": "paper", "transform": "dct", "lengths": (8,), "step": 4.0}  # 8 channels, one fixed path for all cells
+DCT_CM: dict[str, Any] = {"step": 4.0, "transform": "dct", "lengths": (8,)}  # the DCT over 8 channels wherever it fits
 OURS: dict[str, tuple[str, dict[str, Any]]] = {  # name here: codec, options
     "zvc": ("zvc", {}),
     "dct_cm": ("dct_cm", DCT_CM),

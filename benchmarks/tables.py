@@ -26,10 +26,10 @@ def copy_speed(rows: Sequence[Row], network: str) -> float:
 
 def speed_table(network: str, rows: Sequence[Row]) -> Table:
     copy = copy_speed(rows, network)
-    caption = "GB/s of raw 8-bit values, medians; ±: half the middle half of the rounds; × memcpy: on one thread; *: a part of the maps"
+    caption = "GB/s of raw 8-bit values, medians; ±: half of what the middle half of the rounds spans; *: on a part of the maps"
     table = Table(title=f"{network}-all", caption=caption, box=box.SIMPLE, padding=(0, 1, 0, 0))
     table.add_column("subject", no_wrap=True)
-    for column in ("ratio", "encode\nGB/s", "decode\nGB/s", "±", "encode\n× memcpy", "decode\n× memcpy", "encode\n2 threads", "decode\n2 threads"):
+    for column in ("ratio", "enc.\nGB/s", "dec.\nGB/s", "±", "enc. /\nmemcpy", "dec. /\nmemcpy", "enc.\n2 thr.", "dec.\n2 thr."):
         table.add_column(column, justify="right", no_wrap=True)
     for name, found in ordered(rows, network).items():
         first = next(iter(found.values()))
@@ -52,7 +52,7 @@ def growth_table(rows: Sequence[Row]) -> Table:
     table.add_column("tensor")
     names = list(dict.fromkeys(r["subject"] for r in shown))
     for name in names:
-        table.add_column(name, justify="right")
+        table.add_column(name.replace("-", "\n"), justify="right", no_wrap=True)
     for tensor in tensors:
         by = {(r["subject"], r["op"]): r["gb_per_s"] for r in shown if r["tensor"] == tensor}
         table.add_row(size_name(tensor.removeprefix("synthetic-")), *("/".join(f"{by[n, op]:.2g}" for op in ("copy", "encode", "decode") if (n, op) in by) for n in names))
