@@ -14,9 +14,12 @@ from tensorpress.planning.plan import write_atomically
 from tensorpress.report.page import document, plotly_source, table
 
 OPS = ("encode", "decode")
-PLACES = {"middle right": (1, 0), "middle left": (-1, 0), "top center": (0, 1), "bottom center": (0, -1)}
-WIDTH, HEIGHT = 900.0, 380.0  # of a panel, pixels, for placing labels
-LETTER, LINE = 6.6, 15.0  # of a label, pixels
+PLACES = {  # of a label beside its point, best first: how far right and up
+    "middle right": (1, 0), "middle left": (-1, 0), "top center": (0, 1), "bottom center": (0, -1),
+    "top right": (1, 1), "bottom right": (1, -1), "top left": (-1, 1), "bottom left": (-1, -1),
+}  # fmt: skip
+WIDTH, HEIGHT = 910.0, 380.0  # of a panel, pixels, for placing labels
+LETTER, LINE = 7.2, 15.0  # of a label, pixels
 
 
 def write_page(path: Path, rows: Sequence[Row], facts: Mapping[str, Any]) -> None:
@@ -87,7 +90,7 @@ def point(name: str, row: Row, op: str, place: str, suffix: str) -> dict[str, An
         "text": [escape(name)],
         "textposition": place,
         "textfont": {"color": colour, "size": 12},
-        "marker": {"color": colour, "size": 9, "symbol": "circle-open" if part else "circle", "line": {"width": 2}},
+        "marker": {"color": colour, "size": 9, "symbol": "circle-open" if part else "circle", "line": {"width": 2, "color": colour}},
         "xaxis": f"x{suffix}",
         "yaxis": f"y{suffix}",
         "hovertemplate": f"<b>{escape(name)}</b> {op}<br>ratio {row['ratio']:.3f}<br>{row['gb_per_s']:.3f} GB/s ±{50 * row['spread']:.0f} %<br>{escape(row['tensor'])}, {row['rounds']} rounds<extra></extra>",
@@ -102,7 +105,7 @@ def label_places(names: Sequence[str], at: Sequence[tuple[float, float]]) -> lis
         width = LETTER * len(name)
         boxes = {}
         for place, (right, up) in PLACES.items():
-            cx, cy = x + right * (width / 2 + 8), y + up * (LINE / 2 + 6)
+            cx, cy = x + right * (width / 2 + 8 - 4 * abs(up)), y + up * (LINE / 2 + 6 - 3 * abs(right))
             boxes[place] = (cx - width / 2, cy - LINE / 2, cx + width / 2, cy + LINE / 2)
         place = min(boxes, key=lambda p: sum(overlap(boxes[p], other) for other in taken) + outside(boxes[p]))
         taken.append(boxes[place])

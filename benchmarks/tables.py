@@ -48,8 +48,8 @@ def growth_table(rows: Sequence[Row]) -> Table:
     """Encode / decode GB/s on one thread, by size and by channels."""
     shown = [r for r in rows if r["tensor"].startswith("synthetic") and r["threads"] == 1]
     tensors = list(dict.fromkeys(r["tensor"] for r in shown))
-    table = Table(title="growth: GB/s of encode/decode on one thread; by size, and by channels of 1 MiB", box=box.SIMPLE, padding=(0, 1, 0, 0))
-    table.add_column("tensor")
+    table = Table(title="growth: GB/s of encode/decode on one thread, by size and by channels of 1 MiB", box=box.SIMPLE, padding=(0, 1, 0, 0))
+    table.add_column("tensor", no_wrap=True)
     names = list(dict.fromkeys(r["subject"] for r in shown))
     for name in names:
         table.add_column(name.replace("-", "\n"), justify="right", no_wrap=True)
