@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from tensorpress import _native
 from tensorpress.blocks import bits, dct
 from tensorpress.blocks.levels import TOP, LevelMap
 from tensorpress.core.errors import StreamError
@@ -116,6 +117,26 @@ def make_rules(
         zero_map=zero_map,
         plane_codes=plane_codes,
         width=width,
+    )
+
+
+def native_cells(rules: CellRules) -> _native.Cells:
+    """The fused native twin of `Cells`, behind levels of the rules' zero point."""
+    return _native.Cells(
+        rules.zero,
+        rules.symbol_of,
+        rules.level_of,
+        np.ascontiguousarray(dct.matrix(rules.length) if rules.length else np.zeros((0, 0), np.int32)),
+        rules.keep,
+        rules.forward,
+        rules.offset,
+        rules.backward,
+        np.ascontiguousarray(rules.shift),
+        rules.lagrangian,
+        rules.modes,
+        rules.zero_map,
+        rules.plane_codes,
+        rules.width,
     )
 
 
