@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 from process import Tell
-from subjects import Ours, Subject, room_for, subjects
+from subjects import Subject, subjects
 from tensors import Array, Tensors
 
 from tensorpress.core.binary import Buffer
@@ -76,11 +76,25 @@ def copy_all(pairs: Sequence[tuple[Array, Array]]) -> None:
         np.copyto(out, x)
 
 
+class Space:
+    """Memory for streams, made and touched once and used by every subject in turn: what one encodes it decodes before the next begins."""
+
+    def __init__(self) -> None:
+        self.held = np.zeros(0, np.uint8)
+
+    def rooms(self, sizes: Sequence[int | None]) -> list[Array | None]:
+        """A buffer of its own for each array, or None."""
+        ends = np.cumsum([0 if n is None else -(-n // 64) * 64 for n in sizes], dtype=np.int64)
+        if len(ends) and ends[-1] > self.held.size:
+            self.held = np.ones(ends[-1], np.uint8)
+        return [None if n is None else self.held[end - -(-n // 64) * 64 :][:n] for n, end in zip(sizes, ends)]
+
+
 class Coding:
     """A subject on its way through all tensors and back."""
 
-    def __init__(self, subject: Subject, tensors: Tensors, outs: Sequence[Array], pace: Pace) -> None:
-        self.subject, self.outs = subject, outs
+    def __init__(self, subject: Subject, tensors: Tensors, outs: Sequence[Array], space: Space, pace: Pace) -> None:
+        self.subject, self.outs, self.space = subject, outs, space
         used = set(tensors.sites)
         coders = {site: subject.fit(site, samples) for site, samples in enumerate(tensors.samples) if site in used}
         self.coders = [coders[site] for site in tensors.sites]
@@ -99,7 +113,7 @@ class Coding:
     def _make(self, tensors: Tensors) -> None:
         self.times.tensors = tensors
         self.data: list[Buffer] = [b""] * len(tensors.arrays)
-        self.rooms = [room_for(coder.codec, x) if isinstance(coder, Ours) else None for coder, x in zip(self.coders, tensors.arrays)]
+        self.rooms = self.space.rooms([coder.room_nbytes(x) for coder, x in zip(self.coders, tensors.arrays)])
 
     def encode(self) -> None:
         for n, (coder, x, room) in enumerate(zip(self.coders, self.times.tensors.arrays, self.rooms)):
@@ -152,7 +166,7 @@ class Coding:
 
 def measure(tensors: Tensors, wanted: Sequence[tuple[Subject, Pace]], threads: int, tell: Tell) -> list[dict[str, Any]]:
     """Two rows a subject, encode and decode, and one of memcpy."""
-    outs = [np.zeros_like(x) for x in tensors.arrays]
+    outs, space = [np.zeros_like(x) for x in tensors.arrays], Space()
     rounds = max([1, *(pace.rounds for _, pace in wanted)])
     title = f"{tensors.name}, {threads} thread{'s'[: threads > 1]}"
     copy = Copy(tensors, outs, threads)
@@ -163,7 +177,7 @@ def measure(tensors: Tensors, wanted: Sequence[tuple[Subject, Pace]], threads: i
     steps = len(wanted) + rounds * (1 + len(wanted))
     for n, (subject, pace) in enumerate(wanted):
         tell(f"{title}: checking {subject.name}", n, steps)
-        found.append(Coding(subject, tensors, outs, pace))
+        found.append(Coding(subject, tensors, outs, space, pace))
     for number in range(rounds):
         for n, each in enumerate(found):
             if number < each.times.rounds:

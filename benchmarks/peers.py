@@ -43,6 +43,9 @@ class Plain:
     def fit(self, samples: Sequence[Array]) -> Any:
         return self
 
+    def room_nbytes(self, x: Array) -> int | None:
+        return None
+
 
 class Zstd(Plain):
     package = "zstandard"
@@ -159,7 +162,7 @@ class Constriction(Plain):
         return ConstrictionCoder(self.stream.stack.AnsCoder, self.stream.model.Categorical(weights, perfect=False))
 
 
-class ConstrictionCoder:
+class ConstrictionCoder(Plain):
     def __init__(self, coder: Any, model: Any) -> None:
         self.coder, self.model = coder, model
 
@@ -192,7 +195,7 @@ class CompressAI(Plain):
         return CompressAICoder(self.ans, [0, *np.cumsum(np.append(frequencies(samples, 65535), 1)).tolist()])
 
 
-class CompressAICoder:
+class CompressAICoder(Plain):
     def __init__(self, ans: Any, table: list[int]) -> None:
         self.encoder, self.decoder, self.table = ans.RansEncoder(), ans.RansDecoder(), [table]
 

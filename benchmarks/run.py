@@ -53,7 +53,7 @@ def make_maps(network: str, nbytes: int, folder: Path, tell: Tell) -> dict[str, 
     import maps
     import torch
 
-    torch.set_num_threads(len(cores()))
+    torch.set_num_threads(1)
     data = Path(os.environ.get("TENSORPRESS_DATA", ""))
     source = {"resnet50": lambda: maps.resnet50(data), "mobilenet_v2": lambda: maps.mobilenet_v2(data), "demo": maps.demo}[network]()
     found = maps.tensors_of(source, nbytes, tell)
@@ -118,7 +118,7 @@ class Run:
         """The maps of a network on one core, then on two; and tall ones of the first network."""
         if not {"speed", "threads"} & set(self.wanted.parts):
             return
-        files = self.apart(f"maps of {network}", make_maps, network, self.wanted.nbytes, folder, threads=len(cores()))
+        files = self.apart(f"maps of {network}", make_maps, network, self.wanted.nbytes, folder)
         for threads in self.counts:
             pace = paces(self.names if threads == 1 else self.side, threads, self.wanted.quick, self.wanted.rounds)
             self.rows += self.part("speed", f"{network}, {counted(threads)}", speed, files["all"], pace, threads, threads=threads)

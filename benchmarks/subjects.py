@@ -17,7 +17,7 @@ from tensors import Array
 from tensorpress.core import registry
 from tensorpress.core.binary import Buffer
 from tensorpress.core.codec import Codec
-from tensorpress.core.stream import read_frame, write_frame
+from tensorpress.core.stream import read_frame
 
 PLAN_ID = 1
 DCT_CM: dict[str, Any] = {"step": 4.0, "transform": "dct", "lengths": (8,)}  # the DCT over 8 channels wherever it fits
@@ -35,6 +35,7 @@ ELSEWHERE = {"zstd", "lz4", "blosc2", "zfp"}  # codecs that only wrap a library;
 class Coder(Protocol):
     """One site's. Both verbs may write into the buffer that they are given, or return memory of their own."""
 
+    def room_nbytes(self, x: Array) -> int | None: ...  # bytes that `room` must have, None where it is not used
     def encode(self, x: Array, room: Array | None) -> Buffer: ...
     def decode(self, data: Buffer, out: Array) -> Any: ...
 
@@ -53,17 +54,12 @@ class Subject:
 
 def encode_frame(codec: Codec, x: Array, site: int, room: Array | None) -> Buffer:
     """A plan-bound stream, head and checks included. The one place that calls an encoder of ours."""
-    return write_frame(codec.encode_payload(x), site, PLAN_ID)
+    return codec.encode_frame(x, site, PLAN_ID, room)
 
 
 def decode_frame(codec: Codec, data: Buffer, out: Array) -> Array:
     """The one place that calls a decoder of ours."""
     return codec.decode_payload(read_frame(data).payload, out=out)
-
-
-def room_for(codec: Codec, x: Array) -> Array | None:
-    """A buffer that any frame of `x` fits into, or None where the encoder makes its own."""
-    return None
 
 
 @dataclass(frozen=True)
@@ -72,6 +68,9 @@ class Ours:
 
     codec: Codec
     site: int
+
+    def room_nbytes(self, x: Array) -> int | None:
+        return self.codec.max_encoded_nbytes(x.dtype, x.shape)
 
     def encode(self, x: Array, room: Array | None = None) -> Buffer:
         return encode_frame(self.codec, x, self.site, room)
