@@ -61,18 +61,20 @@ def peaks(largest: int, names: Sequence[str], tell: Tell) -> list[dict[str, Any]
             return []
         for name in names:
             tell(f"peak memory of {name}", number, len(sizes))
-            for op, call in calls_of(subjects()[name], tensors).items():
+            for op, call in calls_of(subjects()[name], tensors, own=True).items():
                 call()  # what is made once, such as tables and the threads' scratch, is no cost of a call
                 found.append({"subject": name, "op": op, "tensor": tensors.name, "peak_ratio": (risen(call) or 0) / nbytes})
     return found
 
 
-def calls_of(subject: Subject, tensors: Tensors) -> dict[str, Callable[[], Any]]:
-    """An encode of the one array into memory of its own, and its decode into an array."""
+def calls_of(subject: Subject, tensors: Tensors, own: bool) -> dict[str, Callable[[], Any]]:
+    """An encode of the one array, into memory of its `own` or into a buffer, and its decode into an array."""
     x = tensors.arrays[0]
     coder, out = subject.fit(0, tensors.samples[0]), np.zeros_like(x)
-    data = coder.encode(x, None)
-    return {"encode": lambda: coder.encode(x, None), "decode": lambda: coder.decode(data, out)}
+    nbytes = None if own else coder.room_nbytes(x)
+    room = None if nbytes is None else np.ones(nbytes, np.uint8)
+    data = bytes(coder.encode(x, room))
+    return {"encode": lambda: coder.encode(x, room), "decode": lambda: coder.decode(data, out)}
 
 
 def risen(call: Callable[[], Any]) -> int | None:
@@ -101,7 +103,7 @@ def calls(names: Sequence[str], rounds: int, tell: Tell) -> list[dict[str, Any]]
     found = []
     for number, name in enumerate(names):
         tell(f"a call of {name} on 4 KiB", number, len(names))
-        for op, call in calls_of(subjects()[name], tensors).items():
+        for op, call in calls_of(subjects()[name], tensors, own=False).items():  # recorded kernels write there again
             with recorded() as kernels:
                 call()
             whole, kernel, over = [], [], []
