@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from measure import Pace, measure
 from process import Tell
-from subjects import Subject, subjects
+from subjects import Subject, ready
 from tensors import Tensors, synthetic_tensors
 
 from tensorpress import _native
@@ -37,7 +37,7 @@ def shapes(largest: int, channels: bool) -> dict[str, tuple[int, int, int]]:
 
 def growth(largest: int, names: Sequence[str], threads: int, pace: Pace, tell: Tell) -> list[dict[str, Any]]:
     """Rows by size; on one thread also by channels."""
-    wanted = [(subjects()[name], pace) for name in names]
+    wanted = [(ready(name), pace) for name in names]
     rows = []
     for name, shape in shapes(largest, channels=threads == 1).items():
         tensors = synthetic_tensors(name, shape)
@@ -61,7 +61,7 @@ def peaks(largest: int, names: Sequence[str], tell: Tell) -> list[dict[str, Any]
             return []
         for name in names:
             tell(f"peak memory of {name}", number, len(sizes))
-            for op, call in calls_of(subjects()[name], tensors, own=True).items():
+            for op, call in calls_of(ready(name), tensors, own=True).items():
                 call()  # what is made once, such as tables and the threads' scratch, is no cost of a call
                 found.append({"subject": name, "op": op, "tensor": tensors.name, "peak_ratio": (risen(call) or 0) / nbytes})
     return found
@@ -103,7 +103,7 @@ def calls(names: Sequence[str], rounds: int, tell: Tell) -> list[dict[str, Any]]
     found = []
     for number, name in enumerate(names):
         tell(f"a call of {name} on 4 KiB", number, len(names))
-        for op, call in calls_of(subjects()[name], tensors, own=False).items():  # recorded kernels write there again
+        for op, call in calls_of(ready(name), tensors, own=False).items():  # recorded kernels write there again
             with recorded() as kernels:
                 call()
             whole, kernel, over = [], [], []

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 from process import Tell
-from subjects import Subject, subjects
+from subjects import Subject, ready
 from tensors import Array, Tensors
 
 from tensorpress.core.binary import Buffer
@@ -215,5 +215,4 @@ def row(times: Times, op: str, seconds: Sequence[float], threads: int, **more: A
 
 def speed(path: Path, paces: Mapping[str, Pace], threads: int, tell: Tell) -> list[dict[str, Any]]:
     """`measure` for a process of its own: tensors from a file, subjects by name."""
-    known = subjects()
-    return measure(Tensors.load(path), [(known[name], pace) for name, pace in paces.items()], threads, tell)
+    return measure(Tensors.load(path), [(ready(name), pace) for name, pace in paces.items()], threads, tell)

@@ -20,13 +20,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import subjects
 from goals import goals
 from measure import Pace, speed
+from peers import PEERS
 from plot import write_page
 from process import Tell, apart, cores
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-from subjects import OURS, subjects
+from subjects import OURS, Subject
 from tables import goal_table, growth_table, speed_table
 from tensors import tall
 
@@ -44,7 +46,7 @@ TALL, TALL_LIMIT = 1 << 20, 24 << 20  # bytes that each tensor exceeds on which 
 
 def paces(names: Sequence[str], threads: int, quick: bool, rounds: int) -> dict[str, Pace]:
     """How long each subject may take: what has goals has time, of the rest the slow ones show a part of the maps."""
-    main, rest = (Pace(rounds, 10 / threads, 15 / threads), Pace(rounds, 3, 1)) if quick else (Pace(rounds, 60, 120), Pace(rounds, 20, 30))
+    main, rest = (Pace(rounds, 6, 12 / threads), Pace(rounds, 4, 0.7)) if quick else (Pace(rounds, 60, 120), Pace(rounds, 20, 30))
     return {name: main if name in OURS or name in GOAL_PEERS else rest for name in names}
 
 
@@ -70,16 +72,23 @@ class Run:
     def __init__(self, wanted: argparse.Namespace, console: Console) -> None:
         self.wanted, self.console = wanted, console
         self.left_out: list[str] = []
-        known = subjects(self.left_out.append)
         for name in wanted.subjects or ():
-            if name not in (*known, "memcpy"):
-                sys.exit(f"error: unknown subject {name!r}: {', '.join(known)}")
-        self.names = [name for name in known if not wanted.subjects or name in wanted.subjects]
+            if name not in (*subjects.names(), "memcpy"):
+                sys.exit(f"error: unknown subject {name!r}: {', '.join(subjects.names())}")
+        known = {name: found for name in subjects.names() if not wanted.subjects or name in wanted.subjects if (found := self.found(name))}
+        self.names = list(known)
         self.main = [name for name in self.names if name in OURS]
         self.side = [name for name in self.names if known[name].threads and (name in OURS or not known[name].ours or not wanted.quick)]
         self.counts = [n for n in (1, 2) if n <= len(cores())]
         self.rows: list[dict[str, Any]] = []
         self.facts: dict[str, Any] = {"machine": machine(), "quick": wanted.quick, "networks": self.networks(), "left_out": self.left_out}
+
+    def found(self, name: str) -> Subject | None:
+        try:
+            return subjects.ready(name)
+        except ImportError as error:
+            self.left_out.append(f"{name}: left out, {error}; pip install {PEERS[name].package}")
+            return None
 
     def networks(self) -> list[str]:
         if not os.environ.get("TENSORPRESS_DATA"):

@@ -86,17 +86,17 @@ def ours(name: str, codec_id: str, options: Mapping[str, Any]) -> Subject:
     return Subject(name, fit, error=np.inf if codec_id in LOSSY else 0.0, ours=True, threads=True)
 
 
-def subjects(tell: Callable[[str], None] = lambda text: None) -> dict[str, Subject]:
-    """All that can run here, by name; `tell` is called for every peer whose package is missing. memcpy is `measure.Copy`."""
-    found = {name: ours(name, *named) for name, named in OURS.items()}
+def ready(name: str) -> Subject:
+    """The subject of this name. ImportError where it is a peer whose package is missing."""
+    if name in PEERS:
+        peer = PEERS[name]
+        peer.ready()
+        return Subject(name, lambda site, samples: peer.fit(samples), peer.error, peer.whole, threads=peer.threads)
+    return ours(name, *OURS.get(name, (name, {})))
+
+
+def names() -> list[str]:
+    """Everyone: our codecs, each feature codec of the library among them, and peers."""
     taken = {codec_id for codec_id, _ in OURS.values()} | ELSEWHERE
     rest = [card.id for card in registry.cards().values() if card.family == "features" and card.id not in taken]
-    found |= {codec_id: ours(codec_id, codec_id, {}) for codec_id in rest}
-    for name, peer in PEERS.items():
-        try:
-            peer.ready()
-        except ImportError as error:
-            tell(f"{name} is left out: {error}; pip install {peer.package}")
-        else:
-            found[name] = Subject(name, lambda site, samples, peer=peer: peer.fit(samples), peer.error, peer.whole, threads=peer.threads)
-    return found
+    return [*OURS, *rest, *PEERS]
