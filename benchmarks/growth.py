@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from measure import Pace, measure
+from measure import Pace, measure, room_nbytes
 from process import Tell
 from subjects import Subject, ready
 from tensors import Tensors, synthetic_tensors
@@ -71,7 +71,7 @@ def calls_of(subject: Subject, tensors: Tensors, own: bool) -> dict[str, Callabl
     """An encode of the one array, into memory of its `own` or into a buffer, and its decode into an array."""
     x = tensors.arrays[0]
     coder, out = subject.fit(0, tensors.samples[0]), np.zeros_like(x)
-    nbytes = None if own else coder.room_nbytes(x)
+    nbytes = None if own else room_nbytes(coder, x)
     room = None if nbytes is None else np.ones(nbytes, np.uint8)
     data = bytes(coder.encode(x, room))
     return {"encode": lambda: coder.encode(x, room), "decode": lambda: coder.decode(data, out)}

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 from process import Tell
-from subjects import Subject, ready
+from subjects import Coder, Ours, Subject, ready
 from tensors import Array, Tensors
 
 from tensorpress.core.binary import Buffer
@@ -90,6 +90,10 @@ class Space:
         return [None if n is None else self.held[end - -(-n // 64) * 64 :][:n] for n, end in zip(sizes, ends)]
 
 
+def room_nbytes(coder: Coder, x: Array) -> int | None:
+    return coder.room_nbytes(x) if isinstance(coder, Ours) else None
+
+
 class Coding:
     """A subject on its way through all tensors and back."""
 
@@ -113,7 +117,7 @@ class Coding:
     def _make(self, tensors: Tensors) -> None:
         self.times.tensors = tensors
         self.data: list[Buffer] = [b""] * len(tensors.arrays)
-        self.rooms = self.space.rooms([coder.room_nbytes(x) for coder, x in zip(self.coders, tensors.arrays)])
+        self.rooms = self.space.rooms([room_nbytes(coder, x) for coder, x in zip(self.coders, tensors.arrays)])
 
     def encode(self) -> None:
         for n, (coder, x, room) in enumerate(zip(self.coders, self.times.tensors.arrays, self.rooms)):
@@ -157,7 +161,7 @@ class Coding:
             np.copyto(out, ~x)
             if not np.array_equal(kept, np.frombuffer(coder.decode(data, out), x.dtype)):
                 raise AssertionError(f"{self.subject.name}: two decodes of one stream differ")
-        return (squares / self.times.tensors.nbytes) ** 0.5
+        return float((squares / self.times.tensors.nbytes) ** 0.5)
 
     def round(self) -> None:
         self.times.clock("encode", self.encode)

@@ -62,7 +62,8 @@ def ratio_against_speed(rows: Sequence[Row], network: str) -> dict[str, Any]:
     bottom = min([1.0, *(r["ratio"] for r in everyone)]) - 0.1
     ticks = [m * 10.0**e for e in range(floor(low) - 1, ceil(high) + 1) for m in (1, 2, 5)]
     axis = {"type": "log", "range": [low, high], "tickvals": ticks, "ticktext": [f"{t:.10g}" for t in ticks]}
-    data, layout = [], {"height": 2 * HEIGHT + 120, "margin": {"l": 52, "r": 16, "t": 30, "b": 48}, "showlegend": False, "annotations": [], "shapes": []}
+    data = []
+    layout: dict[str, Any] = {"height": 2 * HEIGHT + 120, "margin": {"l": 52, "r": 16, "t": 30, "b": 48}, "showlegend": False, "annotations": [], "shapes": []}
     for number, op in enumerate(OPS):
         suffix = "" if number == 0 else "2"
         placed = [(log10(r["gb_per_s"]), r["ratio"]) for _, r in points[op]]

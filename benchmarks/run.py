@@ -111,7 +111,8 @@ class Run:
         if self.wanted.quick and time.monotonic() - self.started > LATEST:
             self.left_out.append(f"{title}: left out, there was no time")
             return []
-        return self.apart(title, work, *args, threads=threads, **more)
+        found: list[dict[str, Any]] = self.apart(title, work, *args, threads=threads, **more)
+        return found
 
     def apart(self, title: str, work: Any, *args: Any, threads: int = 1, **more: Any) -> Any:
         task = self.progress.add_task(title, total=None)

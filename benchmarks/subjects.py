@@ -35,7 +35,6 @@ ELSEWHERE = {"zstd", "lz4", "blosc2", "zfp"}  # codecs that only wrap a library;
 class Coder(Protocol):
     """One site's. Both verbs may write into the buffer that they are given, or return memory of their own."""
 
-    def room_nbytes(self, x: Array) -> int | None: ...  # bytes that `room` must have, None where it is not used
     def encode(self, x: Array, room: Array | None) -> Buffer: ...
     def decode(self, data: Buffer, out: Array) -> Any: ...
 
@@ -70,6 +69,7 @@ class Ours:
     site: int
 
     def room_nbytes(self, x: Array) -> int | None:
+        """Bytes that `room` must have; None where the codec knows no bound."""
         return self.codec.max_encoded_nbytes(x.dtype, x.shape)
 
     def encode(self, x: Array, room: Array | None = None) -> Buffer:

@@ -33,10 +33,11 @@ class Tensors:
         return Tensors(name, self.arrays[:count], self.sites[:count], self.samples)
 
     def save(self, path: Path) -> None:
-        parts = {f"array{n}": x for n, x in enumerate(self.arrays)}
+        parts: dict[str, Any] = {f"array{n}": x for n, x in enumerate(self.arrays)}
         for site, samples in enumerate(self.samples):
             parts |= {f"sample{site}_{n}": x for n, x in enumerate(samples)}
-        np.savez(path, name=np.array(self.name), sites=np.array(self.sites), counts=np.array([len(s) for s in self.samples]), **parts)
+        parts |= {"name": np.array(self.name), "sites": np.array(self.sites), "counts": np.array([len(s) for s in self.samples])}
+        np.savez(path, allow_pickle=False, **parts)
 
     @classmethod
     def load(cls, path: Path) -> Tensors:
