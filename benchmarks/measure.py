@@ -168,16 +168,16 @@ class Coding:
         self.times.clock("decode", self.decode)
 
 
-def measure(tensors: Tensors, wanted: Sequence[tuple[Subject, Pace]], threads: int, tell: Tell) -> list[dict[str, Any]]:
-    """Two rows a subject, encode and decode, and one of memcpy."""
+def measure(tensors: Tensors, wanted: Sequence[tuple[Subject, Pace]], threads: int, tell: Tell, copies: bool = True) -> list[dict[str, Any]]:
+    """Two rows a subject, encode and decode, and, with `copies`, one of memcpy."""
     outs, space = [np.zeros_like(x) for x in tensors.arrays], Space()
     rounds = max([1, *(pace.rounds for _, pace in wanted)])
     title = f"{tensors.name}, {threads} thread{'s'[: threads > 1]}"
     copy = Copy(tensors, outs, threads)
-    copy.round()
+    copy.round()  # touches the arrays
     copy.times.seconds.clear()
     copy.times.rounds = rounds
-    found: list[Copy | Coding] = [copy]
+    found: list[Copy | Coding] = [copy] if copies else []
     steps = len(wanted) + rounds * (1 + len(wanted))
     for n, (subject, pace) in enumerate(wanted):
         tell(f"{title}: checking {subject.name}", n, steps)
@@ -217,6 +217,6 @@ def row(times: Times, op: str, seconds: Sequence[float], threads: int, **more: A
     }
 
 
-def speed(path: Path, paces: Mapping[str, Pace], threads: int, tell: Tell) -> list[dict[str, Any]]:
+def speed(path: Path, paces: Mapping[str, Pace], threads: int, copies: bool, tell: Tell) -> list[dict[str, Any]]:
     """`measure` for a process of its own: tensors from a file, subjects by name."""
-    return measure(Tensors.load(path), [(ready(name), pace) for name, pace in paces.items()], threads, tell)
+    return measure(Tensors.load(path), [(ready(name), pace) for name, pace in paces.items()], threads, tell, copies)

@@ -39,15 +39,16 @@ from tensorpress.planning.plan import write_atomically
 ROOT = Path(__file__).resolve().parents[1]
 PARTS = ("speed", "threads", "growth", "memory", "calls", "forward")
 LEAST = 64 << 20  # bytes of a sequence of maps
-GOAL_PEERS = ("zstd-1", "zstd-19")  # what goals compare with, measured as long as our own
-LATEST = 200.0  # seconds after the start of a short run; a part that would begin later is left out, so that it ends within five minutes
+FIRST = (*OURS, "zstd-1", "zstd-3", "zstd-19", "lz4", "blosc2-lz4")  # what has goals, what goals compare with, and quick ones: interleaved
+SHORT = 285.0  # seconds that a short run may take: a part that would not end by then is left out
 TALL, TALL_LIMIT = 1 << 20, 24 << 20  # bytes that each tensor exceeds on which threads are compared; and of all of them, about
 
 
-def paces(names: Sequence[str], threads: int, quick: bool, rounds: int) -> dict[str, Pace]:
-    """How long each subject may take: what has goals has time, of the rest the slow ones show a part of the maps."""
-    main, rest = (Pace(rounds, 6, 12 / threads), Pace(rounds, 4, 0.7)) if quick else (Pace(rounds, 60, 120), Pace(rounds, 20, 30))
-    return {name: main if name in OURS or name in GOAL_PEERS else rest for name in names}
+def pace_of(name: str, threads: int, quick: bool, rounds: int) -> Pace:
+    """How long a subject may take: what has goals has time, of the rest the slow ones show a part of the maps."""
+    if not quick:
+        return Pace(rounds, 60, 120) if name in FIRST else Pace(rounds, 20, 30)
+    return Pace(rounds, 5, 12 / threads) if name in FIRST else Pace(rounds, 2.5, 0.7)
 
 
 def make_maps(network: str, nbytes: int, folder: Path, tell: Tell) -> dict[str, Path]:
@@ -96,25 +97,32 @@ class Run:
         return ["resnet50"] if self.wanted.quick else ["resnet50", "mobilenet_v2"]
 
     def everything(self) -> None:
+        """All parts, in order of weight, so that a short run on a slow machine has what matters most."""
         columns = TextColumn("[progress.description]{task.description}"), BarColumn(), TimeElapsedColumn()
-        self.started = time.monotonic()
         with tempfile.TemporaryDirectory() as folder, Progress(*columns, console=self.console, refresh_per_second=2) as self.progress:
-            for network in self.networks():
-                self.network(network, Path(folder))
+            self.started, self.expected = time.monotonic(), 0.0
+            files = {network: self.maps(network, Path(folder)) for network in self.networks() if {"speed", "threads"} & set(self.wanted.parts)}
+            for network, of in files.items():
+                self.speed(network, of["all"], True, 65)
+            for network, of in list(files.items())[:1]:
+                self.threads(network, of["tall"])
             self.rest()
+            for network, of in files.items():
+                self.speed(network, of["all"], False, 60)
+            self.growth()
         self.facts["goals"] = [goal.to_json() for goal in goals(self.rows, self.facts)]
 
-    def part(self, part: str, title: str, work: Any, *args: Any, threads: int = 1, **more: Any) -> list[dict[str, Any]]:
-        """What `work` returns, done in a process of its own while a bar shows how far it is; nothing where it is not wanted."""
-        if part not in self.wanted.parts:
+    def part(self, part: str, title: str, seconds: float, work: Any, *args: Any, threads: int = 1, **more: Any) -> Any:
+        """What `work` returns, done in a process of its own while a bar shows how far it is; nothing where it is not wanted. `seconds`: of a
+        short run, where this was written; how much longer earlier parts took says whether there is time."""
+        if part and part not in self.wanted.parts:
             return []
-        if self.wanted.quick and time.monotonic() - self.started > LATEST:
+        spent = time.monotonic() - self.started
+        slow = max(1.0, spent / self.expected) if self.expected else 1.0
+        self.expected += seconds
+        if self.wanted.quick and spent + slow * seconds > SHORT:
             self.left_out.append(f"{title}: left out, there was no time")
             return []
-        found: list[dict[str, Any]] = self.apart(title, work, *args, threads=threads, **more)
-        return found
-
-    def apart(self, title: str, work: Any, *args: Any, threads: int = 1, **more: Any) -> Any:
         task = self.progress.add_task(title, total=None)
 
         def tell(what: str, done: int, total: int) -> None:
@@ -124,33 +132,49 @@ class Run:
         self.progress.update(task, description=title, completed=1, total=1)
         return found
 
-    def network(self, network: str, folder: Path) -> None:
-        """The maps of a network on one core, then on two; and tall ones of the first network."""
-        if not {"speed", "threads"} & set(self.wanted.parts):
-            return
-        files = self.apart(f"maps of {network}", make_maps, network, self.wanted.nbytes, folder)
+    def maps(self, network: str, folder: Path) -> dict[str, Path]:
+        files: dict[str, Path] = self.part("", f"maps of {network}", 5, make_maps, network, self.wanted.nbytes, folder)
+        return files
+
+    def speed(self, network: str, file: Path, first: bool, seconds: float) -> None:
+        """A network's whole sequence on one core, then on two: the first subjects with memcpy in the same rounds, or all others."""
         for threads in self.counts:
-            pace = paces(self.names if threads == 1 else self.side, threads, self.wanted.quick, self.wanted.rounds)
-            self.rows += self.part("speed", f"{network}, {counted(threads)}", speed, files["all"], pace, threads, threads=threads)
-        for threads in self.counts if network == self.networks()[0] else ():
-            pace = {name: Pace(self.wanted.rounds, 4 if self.wanted.quick else 20, math.inf) for name in self.main}
-            self.rows += self.part("threads", f"{network}, tall, {counted(threads)}", speed, files["tall"], pace, threads, threads=threads)
+            names = [n for n in self.names if (n in FIRST) == first and (threads == 1 or n in self.side)]
+            pace = {n: pace_of(n, threads, self.wanted.quick, self.wanted.rounds) for n in names}
+            title = f"{network}, {'' if first else 'others, '}{counted(threads)}"
+            if names or first:
+                self.rows += self.part("speed", title, seconds if threads == 1 else 15, speed, file, pace, threads, first, threads=threads)
+
+    def threads(self, network: str, file: Path) -> None:
+        """Tensors over a MiB on one core, then on two."""
+        pace = {name: Pace(self.wanted.rounds, 3 if self.wanted.quick else 20, math.inf) for name in self.main}
+        for threads in self.counts:
+            self.rows += self.part("threads", f"{network}, tall, {counted(threads)}", 12, speed, file, pace, threads, True, threads=threads)
+
+    @property
+    def largest(self) -> int:
+        return min(self.wanted.nbytes, 16 << 20) if self.wanted.quick else 4 * self.wanted.nbytes
 
     def rest(self) -> None:
-        """What needs no sequence of maps, in order of weight."""
+        """Small calls, attached forward passes, peak memory."""
         import forward
         import growth
 
-        quick, rounds, data = self.wanted.quick, self.wanted.rounds, os.environ.get("TENSORPRESS_DATA")
-        largest = min(self.wanted.nbytes, 16 << 20) if quick else 4 * self.wanted.nbytes
+        rounds, data = self.wanted.rounds, os.environ.get("TENSORPRESS_DATA")
         attached = {name: OURS[name] for name in ("dct_cm", "zvc") if name in self.main}
-        self.facts["calls"] = self.part("calls", "small calls", growth.calls, self.main, rounds)
-        self.facts["forward"] = self.part("forward", "forward passes", forward.forward, Path(data) if data else None, attached, rounds)
+        self.facts["calls"] = self.part("calls", "small calls", 6, growth.calls, self.main, rounds)
+        self.facts["forward"] = self.part("forward", "forward passes", 8, forward.forward, Path(data) if data else None, attached, rounds)
         # freed buffers go back to the system at once, so that none hides a later one
-        self.facts["peaks"] = self.part("memory", "peak memory", growth.peaks, largest, self.main, env={"MALLOC_MMAP_THRESHOLD_": "65536"})
+        self.facts["peaks"] = self.part("memory", "peak memory", 12, growth.peaks, self.largest, self.main, env={"MALLOC_MMAP_THRESHOLD_": "65536"})
+
+    def growth(self) -> None:
+        """Time by size and channels, with peak memory beside it."""
+        import growth
+
+        pace = Pace(self.wanted.rounds, 1 if self.wanted.quick else 20, math.inf)
         for threads in self.counts:
-            pace = Pace(rounds, 1 if quick else 20, math.inf)
-            self.rows += self.part("growth", f"growth, {counted(threads)}", growth.growth, largest, self.main, threads, pace, threads=threads)
+            title = f"growth, {counted(threads)}"
+            self.rows += self.part("growth", title, 20, growth.growth, self.largest, self.main, threads, pace, threads=threads)
         found = {(p["subject"], p["op"], p["tensor"]): p["peak_ratio"] for p in self.facts["peaks"]}
         for row in self.rows:
             if (key := (row["subject"], row["op"], row["tensor"])) in found and row["threads"] == 1:

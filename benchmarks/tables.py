@@ -66,11 +66,15 @@ def size_name(text: str) -> str:
 
 
 def goal_table(goals: Sequence[Row]) -> Table:
-    table = Table(title="goals", caption="printed, never an exit status", box=box.SIMPLE, padding=(0, 1, 0, 0))
+    """The goals that this run says something about; how many others there are stands below."""
+    measured = [goal for goal in goals if goal["met"] is not None]
+    rest = f"; {len(goals) - len(measured)} others were not measured" * (len(measured) < len(goals))
+    caption = f"{sum(goal['met'] for goal in measured)} of {len(measured)} met{rest}; no exit status depends on them"
+    table = Table(title="goals", caption=caption, box=box.SIMPLE, padding=(0, 1, 0, 0))
     for column in ("goal", "wanted", "measured", ""):
         table.add_column(column, justify="left" if column in ("goal", "") else "right")
-    for goal in goals:
-        table.add_row(*goal_cells(goal), style="" if goal["met"] else "dim" if goal["met"] is None else "yellow")
+    for goal in measured:
+        table.add_row(*goal_cells(goal), style="" if goal["met"] else "yellow")
     return table
 
 
