@@ -1,4 +1,4 @@
-"""One page: ratio against speed of every subject, the goals, and the figures; it opens offline."""
+"""One page: ratio against speed of every subject, speed against size, the goals, and the figures; it opens offline."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from math import ceil, floor, log10
 from pathlib import Path
 from typing import Any
 
-from tables import Row, copy_speed, goal_cells, ordered
+from tables import Row, copy_speed, goal_cells, ordered, size_name
 
 from tensorpress.planning.plan import write_atomically
-from tensorpress.report.page import document, plotly_source, table
+from tensorpress.report.page import SERIES, document, plotly_source, table
 
 OPS = ("encode", "decode")
 PLACES = {  # of a label beside its point, best first: how far right and up
@@ -31,15 +31,22 @@ def write_page(path: Path, rows: Sequence[Row], facts: Mapping[str, Any]) -> Non
         figure = ratio_against_speed(rows, networks[0])
         sections.append(
             f"<section><h2>Ratio against speed, {escape(networks[0])}</h2><p class='lead'>Further right is faster, higher is smaller; one core, 8-bit maps in and out, "
-            "framing and checks included. The line is memcpy. A ring: measured on a part of the maps.</p><div class='chart' id='curve'></div></section>"
+            "framing and checks included. Green: ours; brown: others; the line: memcpy. A ring: measured on a part of the maps.</p><div class='chart' id='curve'></div></section>"
+        )
+    grown = speed_against_size(rows)
+    if grown:
+        sections.append(
+            "<section><h2>Speed against size</h2><p class='lead'>Synthetic maps, one core; encode solid, decode dotted. What a call costs shows on the left, what memory costs on the right."
+            "</p><div class='chart' id='layers'></div></section>"
         )
     goals = [list(goal_cells(goal)) for goal in facts["goals"]]
     sections.append(f"<section><h2>Goals</h2>{table((('goal', False), ('wanted', True), ('measured', True), ('', False)), goals)}</section>")
     for network in networks:
         sections.append(f"<section><h2>{escape(network)}-all</h2>{figures_table(rows, network)}</section>")
-    sections.append(f"<section><h2>Conditions</h2><p>{escape(facts['machine'])}</p></section>")
-    page = document("Speed · TensorPress", sections, {"layers": [], **({"curve": figure} if figure else {})}, plotly_source())
-    write_atomically(path, page.encode())
+    left_out = "".join(f"<p class='note'>{escape(text)}</p>" for text in facts["left_out"])
+    sections.append(f"<section><h2>Conditions</h2><p>{escape(facts['machine'])}</p>{left_out}</section>")
+    figures = {"layers": [grown] if grown else [], **({"curve": figure} if figure else {})}
+    write_atomically(path, document("Speed · TensorPress", sections, figures, plotly_source()).encode())
 
 
 def figures_table(rows: Sequence[Row], network: str) -> str:
@@ -78,6 +85,27 @@ def ratio_against_speed(rows: Sequence[Row], network: str) -> dict[str, Any]:
         layout["shapes"].append({"type": "line", "x0": copy, "x1": copy, "y0": bottom, "y1": top, "xref": f"x{suffix}", "yref": f"y{suffix}", "line": {"color": "--faint", "width": 1.5, "dash": "dot"}})
         layout["annotations"].append({"text": "memcpy", "x": log10(copy), "y": top, "xref": f"x{suffix}", "yref": f"y{suffix}", "xanchor": "right", "yanchor": "top", "xshift": -4, "showarrow": False})
     return {"data": data, "layout": layout}
+
+
+def speed_against_size(rows: Sequence[Row]) -> dict[str, Any]:
+    """GB/s over bytes of the tensor, both log; a line for each subject and direction. Empty where sizes were not measured."""
+    shown = [r for r in rows if r["threads"] == 1 and r["tensor"].removeprefix("synthetic-").isdigit()]
+    data = []
+    for number, name in enumerate(dict.fromkeys(r["subject"] for r in shown)):
+        colour = "--faint" if name == "memcpy" else SERIES[(number - 1) % len(SERIES)]
+        for op, dash in (("copy", "solid"), ("encode", "solid"), ("decode", "dot")):
+            line = [(int(r["tensor"].split("-")[1]), r["gb_per_s"]) for r in shown if (r["subject"], r["op"]) == (name, op)]
+            if line:
+                data.append({
+                    "type": "scatter", "mode": "lines+markers", "name": escape(name), "showlegend": op != "decode", "x": [x for x, _ in line], "y": [y for _, y in line],
+                    "line": {"color": colour, "width": 2, "dash": dash}, "marker": {"color": colour, "size": 6},
+                    "hovertemplate": f"<b>{escape(name)}</b> {op}<br>%{{y:.3f}} GB/s<extra></extra>",
+                })  # fmt: skip
+    sizes = sorted({x for line in data for x in line["x"]})
+    xaxis = {"type": "log", "tickvals": sizes, "ticktext": [size_name(str(x)) for x in sizes], "title": {"text": "bytes of the tensor", "standoff": 8}}
+    yaxis = {"type": "log", "title": {"text": "GB/s"}, "tickvals": [10.0**e for e in range(-3, 3)], "ticktext": [f"{10.0**e:.10g}" for e in range(-3, 3)]}
+    legend = {"orientation": "h", "x": 0, "xanchor": "left", "y": 1.01, "yanchor": "bottom"}
+    return {"data": data, "layout": {"height": 420, "margin": {"l": 60, "r": 16, "t": 40, "b": 48}, "xaxis": xaxis, "yaxis": yaxis, "legend": legend}} if data else {}
 
 
 def point(name: str, row: Row, op: str, place: str, suffix: str) -> dict[str, Any]:
