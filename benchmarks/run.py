@@ -206,7 +206,8 @@ def counted(threads: int) -> str:
 
 
 def parsed() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    everyone = f"subjects: {', '.join(subjects.names())}"
+    parser = argparse.ArgumentParser(description=__doc__, epilog=everyone, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="within five minutes: one network, seven rounds, slow subjects on a part of the maps")
     parser.add_argument("--json", type=Path, metavar="PATH", help="write rows to PATH, facts to PATH with the ending .facts.json, the plot to .html")
     parser.add_argument("--page", type=Path, metavar="PATH", help="write the plot and the goals there, as one HTML page")
@@ -218,6 +219,9 @@ def parsed() -> argparse.Namespace:
     wanted.rounds = wanted.rounds if wanted.rounds is not None else 7 if wanted.quick else 9
     if wanted.rounds < 1 or wanted.nbytes < 1:
         parser.error("--rounds and --nbytes are at least 1")
+    for path in (wanted.json, wanted.page):
+        if path is not None and not path.absolute().parent.is_dir():
+            parser.error(f"{path}: there is no folder {path.absolute().parent}")  # now, not when all is measured
     return wanted
 
 
@@ -226,12 +230,12 @@ def main() -> None:
     run = Run(parsed(), console)
     try:
         run.everything()
+        run.show()
+        run.write()
     except TensorPressError as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         sys.exit(130)
-    run.show()
-    run.write()
 
 
 if __name__ == "__main__":

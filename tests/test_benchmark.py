@@ -156,6 +156,11 @@ def test_missing_data_is_one_line(tmp_path):
     assert done.returncode == 1 and done.stderr.count("\n") == 1 and "resnet50_pqf.npz" in done.stderr
 
 
+def test_a_path_that_cannot_be_written_is_told_first(tmp_path):
+    done = benchmark("--json", tmp_path / "absent" / "rows.json")
+    assert done.returncode == 2 and "there is no folder" in done.stderr and not done.stdout
+
+
 def test_unknown_subject_is_one_line():
     done = benchmark("--subjects", "zcv")
     assert done.returncode == 1 and done.stderr.count("\n") == 1 and "zcv" in done.stderr and "zvc" in done.stderr
