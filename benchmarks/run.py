@@ -28,7 +28,7 @@ from process import Tell, apart, cores
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from subjects import OURS, Subject
-from tables import goal_table, growth_table, speed_table
+from tables import goal_table, growth_table, peak_table, speed_table
 from tensors import tall
 
 from tensorpress.core.errors import TensorPressError
@@ -184,8 +184,10 @@ class Run:
             self.console.print(f"[dim]{text}[/]")
         for name in dict.fromkeys(row["tensor"].rsplit("-", 1)[0] for row in self.rows if row["tensor"].endswith("-all")):
             self.console.print(speed_table(name, self.rows))
-        if any(row["tensor"].startswith("synthetic") for row in self.rows):
-            self.console.print(growth_table(self.rows))
+        for threads in sorted({row["threads"] for row in self.rows if row["tensor"].startswith("synthetic")}):
+            self.console.print(growth_table(self.rows, threads))
+        if self.facts["peaks"]:
+            self.console.print(peak_table(self.facts["peaks"]))
         self.console.print(goal_table(self.facts["goals"]))
 
     def write(self) -> None:

@@ -44,18 +44,32 @@ def gb(row: Row | None) -> str:
     return "" if row is None else f"{row['gb_per_s']:.3f}"
 
 
-def growth_table(rows: Sequence[Row]) -> Table:
-    """Encode / decode GB/s on one thread, by size and by channels."""
-    shown = [r for r in rows if r["tensor"].startswith("synthetic") and r["threads"] == 1]
-    tensors = list(dict.fromkeys(r["tensor"] for r in shown))
-    table = Table(title="growth: GB/s of encode/decode on one thread, by size and by channels of 1 MiB", box=box.SIMPLE, padding=(0, 1, 0, 0))
-    table.add_column("tensor", no_wrap=True)
+def growth_table(rows: Sequence[Row], threads: int) -> Table:
+    """GB/s of encode/decode by size and, on one thread, by channels."""
+    shown = [r for r in rows if r["tensor"].startswith("synthetic") and r["threads"] == threads]
     names = list(dict.fromkeys(r["subject"] for r in shown))
+    table = by_tensor(f"growth, {threads} thread{'s'[: threads > 1]}: GB/s", "encode/decode" + "; ch.: a MiB in so many channels" * (threads == 1), names)
+    for tensor in dict.fromkeys(r["tensor"] for r in shown):
+        by = {(r["subject"], r["op"]): r["gb_per_s"] for r in shown if r["tensor"] == tensor}
+        cells = ("/".join(f"{by[name, op]:.2g}" for op in ("copy", "encode", "decode") if (name, op) in by) for name in names)
+        table.add_row(size_name(tensor.removeprefix("synthetic-")), *cells)
+    return table
+
+
+def peak_table(peaks: Sequence[Row]) -> Table:
+    names = list(dict.fromkeys(p["subject"] for p in peaks))
+    table = by_tensor("peak memory of a call", "encode/decode, times the tensor's bytes, output included", names)
+    for tensor in dict.fromkeys(p["tensor"] for p in peaks):
+        by = {(p["subject"], p["op"]): p["peak_ratio"] for p in peaks if p["tensor"] == tensor}
+        table.add_row(size_name(tensor.removeprefix("synthetic-")), *(f"{by[name, 'encode']:.2f}/{by[name, 'decode']:.2f}" for name in names))
+    return table
+
+
+def by_tensor(title: str, caption: str, names: Sequence[str]) -> Table:
+    table = Table(title=title, caption=caption, box=box.SIMPLE, padding=(0, 1, 0, 0))
+    table.add_column("tensor", no_wrap=True)
     for name in names:
         table.add_column(name.replace("-", "\n"), justify="right", no_wrap=True)
-    for tensor in tensors:
-        by = {(r["subject"], r["op"]): r["gb_per_s"] for r in shown if r["tensor"] == tensor}
-        table.add_row(size_name(tensor.removeprefix("synthetic-")), *("/".join(f"{by[n, op]:.2g}" for op in ("copy", "encode", "decode") if (n, op) in by) for n in names))
     return table
 
 
