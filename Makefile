@@ -16,7 +16,7 @@ help:
 	@echo "make demo    compress a small network's feature maps four ways and write demo-report.html"
 	@echo "make test    run the tests on the installed package"
 	@echo "make setup   only install: .venv/bin/tensorpress works afterwards"
-	@echo "make bench   measure speed and memory (QUICK=1: a short run; JSON=FILE: write the figures)"
+	@echo "make bench   measure speed and memory beside others (QUICK=1: within 5 minutes; JSON=FILE: write rows, facts, a page)"
 	@echo "make lint    ruff and mypy"
 	@echo "make golden  write the golden streams anew (their difference is to be reviewed)"
 	@echo "make sizes   write benchmarks/sizes.csv anew (its difference is to be reviewed)"
@@ -33,7 +33,7 @@ demo: .venv/.with-demo
 test: .venv/.with-test
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(PYTEST_ARGS)
 
-bench: .venv/.with-demo .venv/.with-peers
+bench: .venv/.with-demo .venv/.with-peers .venv/.with-zfp
 	@$(BIN)/python benchmarks/run.py $(if $(QUICK),--quick) $(if $(JSON),--json $(JSON))
 
 lint: .venv/.with-lint
