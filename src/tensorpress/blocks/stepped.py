@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from tensorpress.blocks.cell_fit import fit_centroid
 from tensorpress.blocks.cells import CellRules, make_rules
 from tensorpress.blocks.levels import Array, LevelMap, Levels
 from tensorpress.blocks.stepped_kernel import SteppedKernel
+from tensorpress.blocks.words import ZeroBitmap
 from tensorpress.core.codec import Codec
 from tensorpress.core.errors import InputError
 from tensorpress.core.payload import Reader, Writer
@@ -82,4 +84,5 @@ def stepped_codec(
         return stepped_codec(codec, found, dict(trained.shared()), stage, wide=wide)
 
     front, words = Stepped(config), stage(config, levels, state)
-    return Codec(codec, config, levels >> front >> words, dict(state), fit, SteppedKernel(levels, front.rules, words))
+    device = partial(words.on_device, front.rules) if isinstance(words, ZeroBitmap) else None
+    return Codec(codec, config, levels >> front >> words, dict(state), fit, SteppedKernel(levels, front.rules, words), device)

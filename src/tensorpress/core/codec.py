@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from tensorpress.core.binary import Buffer, canonical_json, digest, parse_json
 from tensorpress.core.container import MAX_NBYTES
+from tensorpress.core.device import blank, dtype_of, from_host, index_of, is_tensor, stays, to_device, to_host
 from tensorpress.core.errors import InputError, StreamError
-from tensorpress.core.payload import Reader, Writer
+from tensorpress.core.payload import Reader, Writer, sealed
 from tensorpress.core.stage import Stage
 from tensorpress.core.stream import Stream
 
@@ -25,6 +26,14 @@ class Kernel(Protocol):
     def accepts(self, x: Array) -> bool: ...
     def encode(self, x: Array) -> bytes: ...
     def decode(self, payload: Buffer, out: Array) -> None: ...  # payload already bounded; stripes verified inside
+
+
+class DeviceKernel(Protocol):
+    """The same on a GPU, for tensors of PyTorch (`Any` here: core knows no torch). Where it declines, the host says what is wrong."""
+
+    def accepts(self, x: Any) -> bool: ...
+    def encode(self, x: Any) -> Any: ...  # uint8 tensor, a payload with checks of 0; None: not a tensor that can be encoded
+    def decode(self, payload: Any, src: Reader, out: Any) -> bool: ...  # src: its head and stripe table; False: not a payload of this form
 
 
 @runtime_checkable
@@ -49,6 +58,7 @@ class Codec:
     state: Mapping[str, bytes] = field(default_factory=dict)
     refit: Callable[..., Codec] | None = None  # (samples), or (samples, references=...) where references are taken
     kernel: Kernel | None = None
+    device: Callable[[], DeviceKernel] | None = None  # makes the twin for tensors on a GPU: imports triton
     tap: str = "output"
     takes_reference: bool = False  # whether a fit may use references
     reference: bool = False  # fitted with one: neither side works without it
@@ -75,8 +85,14 @@ class Codec:
             return self
         return self.refit(samples) if references is None else self.refit(samples, references)
 
-    def encode_payload(self, x: Array, *, fused: bool = True, reference: Array | None = None) -> bytes:
-        """Shape, type and stripes of `x`; `fused=False` takes the slow twin."""
+    def encode_payload(self, x: Array | Any, *, fused: bool = True, reference: Array | None = None) -> bytes:
+        """Shape, type and stripes of `x`, an array or a tensor of PyTorch; `fused=False` takes the slow twin."""
+        if is_tensor(x):
+            kernel = self._device_kernel(x) if fused and reference is None else None
+            written = None if kernel is None else kernel.encode(x.detach())
+            if written is not None:
+                return sealed(written.cpu().numpy())
+            x = to_host(x)
         if self.reference:
             self._check_reference(reference, x.shape)
         if fused and self.kernel is not None and self.kernel.accepts(x):
@@ -86,9 +102,11 @@ class Codec:
         return out.finish()
 
     def decode_payload(
-        self, payload: Buffer, *, max_nbytes: int = MAX_NBYTES, fused: bool = True, out: Array | None = None, reference: Array | None = None
+        self, payload: Buffer, *, max_nbytes: int = MAX_NBYTES, fused: bool = True, out: Array | Any | None = None, reference: Array | None = None
     ) -> Array:
-        """The array of a payload. `out`, where given, must have its dtype and shape and may be strided."""
+        """The array of a payload. `out`, where given, must have its dtype and shape and may be strided; or be a tensor of PyTorch."""
+        if is_tensor(out):
+            return self._decode_to(payload, out, max_nbytes, fused, reference)
         src = Reader(payload, max_nbytes=max_nbytes, reference=reference)
         if self.reference:
             self._check_reference(reference, src.shape)
@@ -100,6 +118,52 @@ class Codec:
         else:
             result[...] = self.stage.decode(None, src)
         return result
+
+    def encode_on_device(self, x: Any) -> Any:
+        """The payload of tensor `x` as a uint8 tensor beside it, its stripes' checks left open (`sealed` puts them in).
+
+        InputError where the codec has no kernels for it, where triton is missing, and for what no codec takes.
+        """
+        kernel = self._device_kernel(x)
+        if kernel is None:
+            raise InputError(f"codec {self.id!r} cannot keep a {x.dtype} tensor of {x.device} there: it needs a GPU, the extra 'gpu', and kernels for both")
+        written = kernel.encode(x.detach())
+        return to_device(self.encode_payload(to_host(x)), x.device) if written is None else written
+
+    def decode_on_device(self, payload: Any, *, out: Any = None, max_nbytes: int = MAX_NBYTES) -> Any:
+        """The tensor of a payload that is a uint8 tensor, on its device. Checks are not verified: the bytes never left the machine.
+
+        `out`, where given, must have the payload's type (bfloat16 for float32 will do) and shape. StreamError as from `decode_payload`.
+        """
+        src = index_of(payload, max_nbytes)
+        out = blank(src, payload.device) if out is None else out
+        self._check_out(src, out)
+        kernel = self._device_kernel(out)
+        if kernel is None or not kernel.decode(payload, src, out):
+            from_host(self.decode_payload(sealed(payload.cpu().numpy()), max_nbytes=max_nbytes), out)
+        return out
+
+    def _device_kernel(self, x: Any) -> DeviceKernel | None:
+        if self.device is None or self.reference or not stays(x):
+            return None
+        kernel = self.device()
+        return kernel if kernel.accepts(x) else None
+
+    def _decode_to(self, payload: Buffer, out: Any, max_nbytes: int, fused: bool, reference: Array | None) -> Any:
+        src = Reader(payload, max_nbytes=max_nbytes)
+        self._check_out(src, out)
+        kernel = self._device_kernel(out) if fused and reference is None else None
+        if kernel is not None:
+            for _ in src.lengths:
+                src.stripe()  # the checks
+            if kernel.decode(to_device(payload, out.device), src, out):
+                return out
+        from_host(self.decode_payload(payload, max_nbytes=max_nbytes, fused=fused, reference=reference), out)
+        return out
+
+    def _check_out(self, src: Reader, out: Any) -> None:
+        if dtype_of(out) != src.dtype or tuple(out.shape) != src.shape:
+            raise StreamError(f"payload holds {src.dtype} {src.shape}, expected {out.dtype} {tuple(out.shape)}")
 
     def _check_reference(self, reference: Array | None, shape: tuple[int, ...]) -> None:
         if reference is None:

@@ -78,9 +78,11 @@ class Writer:
 class Reader:
     """Parses a payload, checks its bounds at once and each stripe when it is taken."""
 
-    def __init__(self, payload: Buffer, *, max_nbytes: int = MAX_NBYTES, reference: NDArray[Any] | None = None) -> None:
+    def __init__(self, payload: Buffer, *, max_nbytes: int = MAX_NBYTES, reference: NDArray[Any] | None = None, nbytes: int | None = None) -> None:
+        """`nbytes`: of the whole payload, where only its front is at hand, for the head and the stripe table."""
         self.reference = reference
         payload = memoryview(payload)
+        whole = len(payload) if nbytes is None else nbytes
         if len(payload) < 2:
             raise StreamError(f"payload of {len(payload)} bytes is cut: it has no head")
         if payload[0] >= len(DTYPES):
@@ -93,9 +95,9 @@ class Reader:
             dim, at = read_varint(payload, at, f"payload dimension {axis}")
             dims.append(dim)
         self.shape: Shape = tuple(dims)
-        nbytes = math.prod(dims) * max(self.dtype.itemsize, 4)  # decoders work in at most 4 bytes a value beside wide types
-        if nbytes > max_nbytes or math.prod(d for d in dims if d) > 1 << 40:
-            raise StreamError(f"declared shape {self.shape} of {self.dtype} needs {nbytes} bytes, over the limit of {max_nbytes}")
+        needed = math.prod(dims) * max(self.dtype.itemsize, 4)  # decoders work in at most 4 bytes a value beside wide types
+        if needed > max_nbytes or math.prod(d for d in dims if d) > 1 << 40:
+            raise StreamError(f"declared shape {self.shape} of {self.dtype} needs {needed} bytes, over the limit of {max_nbytes}")
         self._seed = crc32c(payload[:at])
         count = stripe_count(self.shape)
         self.index_nbytes = at + 8 * count
@@ -103,9 +105,14 @@ class Reader:
             raise StreamError(f"stripe table ends at {self.index_nbytes}, the payload at {len(payload)}")
         table = np.frombuffer(payload, "<u4", 2 * count, at).reshape(count, 2).astype(np.int64)
         self._lengths, self._checks = table[:, 0], table[:, 1]
-        if self.index_nbytes + int(self._lengths.sum()) != len(payload):
-            raise StreamError(f"stripes end at {self.index_nbytes + int(self._lengths.sum())}, the payload at {len(payload)}")
+        if self.index_nbytes + int(self._lengths.sum()) != whole:
+            raise StreamError(f"stripes end at {self.index_nbytes + int(self._lengths.sum())}, the payload at {whole}")
         self._payload, self._at, self._number = payload, self.index_nbytes, 0
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """(stripes,) bytes of each stripe."""
+        return self._lengths
 
     def skip(self, stripes: int) -> None:
         """Pass over the next stripes without looking at them."""
@@ -121,3 +128,16 @@ class Reader:
         self._at += nbytes
         self._number += 1
         return data
+
+
+def sealed(payload: NDArray[np.uint8]) -> bytes:
+    """A payload whose checks were left 0, with them: what a GPU wrote, fit to leave the machine."""
+    out = bytearray(payload)
+    src = Reader(payload.data, max_nbytes=1 << 62)
+    at, table = src.index_nbytes, src.index_nbytes - 8 * len(src.lengths)
+    seed = crc32c(out[:table])
+    for number, nbytes in enumerate(src.lengths.tolist()):
+        check = crc32c(memoryview(out)[at : at + nbytes], section_seed(seed, number))
+        struct.pack_into("<I", out, table + 8 * number + 4, check)
+        at += nbytes
+    return bytes(out)
