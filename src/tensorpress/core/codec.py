@@ -85,7 +85,7 @@ class Codec:
             return self
         return self.refit(samples) if references is None else self.refit(samples, references)
 
-    def encode_payload(self, x: Array | Any, *, fused: bool = True, reference: Array | None = None) -> bytes:
+    def encode_payload(self, x: Any, *, fused: bool = True, reference: Array | None = None) -> bytes:
         """Shape, type and stripes of `x`, an array or a tensor of PyTorch; `fused=False` takes the slow twin."""
         if is_tensor(x):
             kernel = self._device_kernel(x) if fused and reference is None else None
@@ -102,8 +102,8 @@ class Codec:
         return out.finish()
 
     def decode_payload(
-        self, payload: Buffer, *, max_nbytes: int = MAX_NBYTES, fused: bool = True, out: Array | Any | None = None, reference: Array | None = None
-    ) -> Array:
+        self, payload: Buffer, *, max_nbytes: int = MAX_NBYTES, fused: bool = True, out: Any = None, reference: Array | None = None
+    ) -> Any:
         """The array of a payload. `out`, where given, must have its dtype and shape and may be strided; or be a tensor of PyTorch."""
         if is_tensor(out):
             return self._decode_to(payload, out, max_nbytes, fused, reference)
@@ -189,4 +189,5 @@ class Codec:
             raise StreamError(
                 f"stream was written by {stream.codec!r} with shared state {stream.shared[:16]}…; this codec is {self.id!r} with {self.digest[:16]}…"
             )
-        return self.decode_payload(stream.payload, max_nbytes=max_nbytes)
+        decoded: Array = self.decode_payload(stream.payload, max_nbytes=max_nbytes)
+        return decoded
