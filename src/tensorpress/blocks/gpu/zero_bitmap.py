@@ -12,7 +12,6 @@ A block is a run of 2,048 words of one stripe, so no two blocks share a byte of 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,6 +22,7 @@ from torch import Tensor
 
 from tensorpress.blocks.cells import CellRules
 from tensorpress.blocks.gpu.quantise import BLOCK, EXACT, FLOAT, WIDE, kind_of, levels_of, plain
+from tensorpress.blocks.gpu.tables import sums_before, table, values_of
 from tensorpress.blocks.levels import Levels
 from tensorpress.core.device import dtype_of
 from tensorpress.core.errors import InputError
@@ -156,18 +156,6 @@ def _read(
         tl.store(out + offsets, tl.load(table + word), mask=there)
 
 
-@lru_cache(maxsize=256)
-def _tables(levels: bytes, device: torch.device) -> Tensor:
-    return torch.frombuffer(bytearray(levels), dtype=torch.uint8).to(device)
-
-
-def _sums(counts: Tensor) -> Tensor:
-    """The sum before each count, and of all."""
-    sums = torch.zeros(counts.numel() + 1, dtype=torch.int64, device=counts.device)
-    torch.cumsum(counts, 0, out=sums[1:])
-    return sums
-
-
 class ZeroBitmapOnDevice:
     """Byte-equal twin of `Levels >> Stepped >> ZeroBitmap`. `rules`: by zero point, as `Stepped` has them."""
 
@@ -188,20 +176,20 @@ class ZeroBitmapOnDevice:
         if not lay.stripes:
             return head
         kind, nbytes = kind_of(x.dtype), 1 if dtype.kind == "f" else dtype.itemsize
-        x, table = plain(x), _tables(self.rules[zero].symbol_of.tobytes(), x.device)
+        x, word_of = plain(x), table(self.rules[zero].symbol_of, x.device)
         grid = (lay.stripes * lay.blocks,)
         counts = torch.empty(grid[0] + 1, dtype=torch.int32, device=x.device)
         counts[-1] = 0  # not finite
         map_of: tuple[Any, ...] = (self.levels.reciprocal or 1.0, zero, lay.channels, lay.plane, lay.run, lay.blocks)
-        _count[grid](x, table, counts, counts[-1:], *map_of, KIND=kind, BLOCK=BLOCK, ALIGN=lay.align, **EXACT)
-        sums = _sums(counts[:-1])
+        _count[grid](x, word_of, counts, counts[-1:], *map_of, KIND=kind, BLOCK=BLOCK, ALIGN=lay.align, **EXACT)
+        sums = sums_before(counts[:-1])
         total, wild = torch.stack([sums[-1], counts[-1].long()]).tolist()  # the one wait
         if wild or lay.channels * lay.run * (1 + 8 * nbytes) >= 1 << 35:
             return None
         bitmaps = int(lay.bitmap_nbytes().sum())
         out = torch.empty(head.numel() + 8 * lay.stripes + bitmaps + total * nbytes, dtype=torch.uint8, device=x.device)
         out[: head.numel()] = head
-        _write[grid](x, table, sums, out, *map_of, head.numel(), KIND=kind, NBYTES=nbytes, BLOCK=BLOCK, ALIGN=lay.align, **EXACT)
+        _write[grid](x, word_of, sums, out, *map_of, head.numel(), KIND=kind, NBYTES=nbytes, BLOCK=BLOCK, ALIGN=lay.align, **EXACT)
         return out
 
     def decode(self, payload: Tensor, src: Reader, out: Tensor) -> bool:
@@ -221,23 +209,13 @@ class ZeroBitmapOnDevice:
         counts[-1] = 0  # padding bits that are set
         map_of = (lay.channels, lay.plane, lay.run, lay.blocks)
         _popcount[grid](payload, known[0], counts, counts[-1:], *map_of, BLOCK=BLOCK, **EXACT)
-        sums = _sums(counts[:-1])
+        sums = sums_before(counts[:-1])
         direct = plain(out) if out.is_contiguous() else torch.empty(src.shape, dtype=plain(out).dtype, device=device)
         kind = kind_of(out.dtype)
-        table = self._values(src.dtype, out.dtype, device)
-        _read[grid](payload, known[0], sums, table, direct, *map_of, KIND=kind, NBYTES=nbytes, BLOCK=BLOCK, ALIGN=lay.align, **EXACT)
+        value_of = values_of(self.levels, self.rules[self.levels.zero_of(src.dtype)].level_of, src.dtype, out.dtype, device)
+        _read[grid](payload, known[0], sums, value_of, direct, *map_of, KIND=kind, NBYTES=nbytes, BLOCK=BLOCK, ALIGN=lay.align, **EXACT)
         found = sums[:: lay.blocks].diff()
         wrong = (found != known[1, :-1]).any() | (known[2] != 0).any() | (counts[-1] != 0)
         if direct.data_ptr() != out.data_ptr():
             out.copy_(direct.view(out.dtype))
         return not wrong.item()  # the one wait
-
-    def _values(self, dtype: np.dtype[Any], wanted: torch.dtype, device: torch.device) -> Tensor:
-        """(256,) what each word stands for, in the type `wanted`, or as bytes."""
-        zero = self.levels.zero_of(dtype)
-        level_of = self.rules[zero].level_of
-        if dtype.kind != "f":
-            return _tables((level_of ^ np.uint8(128) if dtype == np.int8 else level_of).tobytes(), device)
-        with np.errstate(over="ignore"):
-            values = (level_of.astype(np.int32) - zero).astype(np.float32) * np.float32(self.levels.scale_for(dtype))
-        return torch.from_numpy(values).to(wanted).to(device)
