@@ -12,6 +12,7 @@ from tensorpress.blocks import dct
 from tensorpress.blocks.cells import CellRules
 from tensorpress.blocks.levels import Levels
 from tensorpress.core.binary import Buffer
+from tensorpress.core.codec import DeviceKernel
 from tensorpress.core.errors import InputError, StreamError
 from tensorpress.core.payload import Reader, chw, head_bytes, stripe_count
 from tensorpress.core.threads import threads
@@ -60,8 +61,13 @@ class CellKernel:
     """Byte-equal twin of `Levels >> Cells`."""
 
     def __init__(self, levels: Levels, rules_for: dict[int, CellRules]) -> None:
-        self.levels = levels
+        self.levels, self.rules = levels, rules_for
         self.rules_for = {zero: native_rules(rules) for zero, rules in rules_for.items()}
+
+    def on_device(self) -> DeviceKernel:
+        from tensorpress.blocks.gpu.cells import CellsOnDevice
+
+        return CellsOnDevice(self.levels, self.rules)
 
     def accepts(self, x: Array) -> bool:
         return x.dtype.kind == "f" or x.dtype.itemsize == 1

@@ -10,7 +10,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tensorpress.blocks.cells import CellRules
 from tensorpress.blocks.levels import Levels
 
 
@@ -28,7 +27,8 @@ def values_of(levels: Levels, level_of: NDArray[np.uint8], dtype: np.dtype[Any],
     """(len(level_of),) what each symbol of a payload of `dtype` stands for, as `wanted`; for integers their bytes."""
     if dtype.kind != "f":
         return table(level_of ^ np.uint8(128) if dtype == np.int8 else level_of, device)
-    values = (level_of.astype(np.int32) - levels.zero_of(dtype)).astype(np.float32) * np.float32(levels.scale_for(dtype))
+    with np.errstate(over="ignore"):
+        values = (level_of.astype(np.int32) - levels.zero_of(dtype)).astype(np.float32) * np.float32(levels.scale_for(dtype))
     return table(values, device).to(wanted)
 
 

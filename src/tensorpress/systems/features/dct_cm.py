@@ -108,7 +108,8 @@ def build(config: Config, state: dict[str, bytes]) -> Codec:
     check(config)
     levels = Levels(config.scale, config.reciprocal, config.zero_point, config.scale_rule)
     rules_for = {zero: rules(config, zero) for zero in (config.zero_point, 0, 128)}
-    return Codec("dct_cm", config, levels >> Cells(rules_for, levels.zero_of), {}, lambda samples: fit(config, samples), CellKernel(levels, rules_for))
+    kernel = CellKernel(levels, rules_for)
+    return Codec("dct_cm", config, levels >> Cells(rules_for, levels.zero_of), {}, lambda samples: fit(config, samples), kernel, kernel.on_device)
 
 
 def fit(config: Config, samples: Sequence[Array]) -> Codec:
