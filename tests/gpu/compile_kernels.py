@@ -15,11 +15,11 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from tensorpress.blocks.gpu import cell_decode, cell_encode, quantise, zero_bitmap
+from tensorpress.blocks.gpu import cell_decode, cell_encode, cells, quantise, zero_bitmap
 
-INTS = ("stripes", "rows", "columns", "depth", "across", "cells", "allowed", "offset", "keep_size", "zero", "channels", "plane", "run", "blocks", "front", "size", "flip")
+INTS = ("stripes", "rows", "columns", "depth", "across", "cells", "allowed", "offset", "length", "zero", "channels", "plane", "run", "blocks", "front", "size", "flip")
 TYPES = {**dict.fromkeys(INTS, "i32"), "reciprocal": "fp32", "price": "*fp64", "counts": "*i32", "fault": "*i32", "sums": "*i64", "starts": "*i64"}
-TYPES |= {**dict.fromkeys(("payload", "row", "symbol_of", "level_of", "keep"), "*u8"), **dict.fromkeys(("matrix", "forward", "backward", "shift"), "*i32")}
+TYPES |= {**dict.fromkeys(("payload", "row", "symbol_of", "level_of"), "*u8"), **dict.fromkeys(("kept", "forward", "backward", "shift"), "*i32"), "matrix": "*fp16"}
 KINDS = [("*fp32", 0, 1), ("*bf16", 0, 1), ("*fp16", 0, 1), ("*fp64", 0, 1), ("*u8", 1, 1), ("*i8", 2, 1), ("*i16", 3, 2), ("*i64", 3, 8)]
 
 
@@ -41,27 +41,29 @@ def cases() -> Iterator[tuple[Any, dict[str, str], dict[str, int]]]:
     yield quantise._quantise, {"x": "*fp32", "out": "*u8"}, {"BLOCK": 2048}
     yield quantise._quantise, {"x": "*bf16", "out": "*u8"}, {"zero": 1, "size": 1, "BLOCK": 2048}
     yield quantise._restore, {"levels": "*u8", "table": "*fp32", "out": "*fp32"}, {"BLOCK": 2048}
-    for pointer, kind, n, groups, area in [("*fp32", 0, 8, 4, 64), ("*u8", 1, 4, 16, 32), ("*bf16", 0, 32, 1, 64), ("*fp32", 0, 16, 128, 1), ("*i8", 2, 0, 32, 64)]:
-        tile = {"N": n or 1, "DCT": n > 0, "GROUPS": groups, "AREA": area}
-        split = {name: tile[name] for name in ("N", "DCT", "GROUPS")}
-        yield cell_encode._choose, {"x": pointer, "info": "*i32"}, {**tile, "KIND": kind}
-        yield cell_decode._spread, {"info": "*i64"}, {**split, "BLOCK": 2048}
-        yield cell_decode._values, {"info": "*i64", "out": pointer, "value_of": pointer}, tile
-    tile = {"N": 8, "DCT": True, "GROUPS": 4, "AREA": 1, "channels": 1, "rows": 1, "columns": 1, "across": 1, "cells": 1, "zero": 1, "keep_size": 1}
-    yield cell_encode._choose, {"x": "*fp32", "info": "*i32"}, {**tile, "KIND": 0}
-    yield cell_decode._values, {"info": "*i64", "out": "*fp32", "value_of": "*fp32"}, tile
-    del tile["zero"], tile["AREA"]
-    yield cell_decode._spread, {"info": "*i64"}, {**tile, "BLOCK": 2048}
-    for one in ({}, {"cells": 1}):
-        yield cell_encode._pack, {"info": "*i32", "out": "*u8"}, {**one, "BLOCK": 2048}
-        yield cell_decode._walk, {"info": "*i64"}, one
+    ones = dict.fromkeys(("channels", "rows", "columns", "across", "cells"), 1)
+    for pointer, kind, transform, given in [
+        ("*fp32", 0, True, {}), ("*bf16", 0, True, {}), ("*u8", 1, True, {}), ("*i8", 2, False, {}), ("*fp32", 0, True, {**ones, "zero": 1}), ("*u8", 1, False, ones),
+    ]:  # fmt: skip
+        constants = {"DCT": transform, **given}
+        yield cell_encode._choose, {"x": pointer, "info": "*i32"}, {**constants, "KIND": kind}
+        yield cell_decode._values, {"info": "*i64", "out": pointer, "value_of": pointer}, constants
+        constants.pop("zero", None)
+        yield cell_decode._spread, {"info": "*i64"}, {**constants, "BLOCK": 2048}
+    for given in ({}, {"cells": 1}):
+        yield cell_encode._pack, {"info": "*i32", "out": "*u8"}, {**given, "BLOCK": 2048}
+        yield cell_decode._walk, {"info": "*i64"}, given
+
+
+def warps_of(kernel: Any) -> int:
+    return cells.WARPS["num_warps"] if kernel in (cell_encode._choose, cell_decode._spread, cell_decode._values) else 4
 
 
 def compiled(kernel: Any, types: dict[str, str], constants: dict[str, int]) -> Any:
     names = kernel.arg_names
     signature = {name: "constexpr" if name in constants else {**TYPES, **types}[name] for name in names}
     source = ASTSource(kernel, signature, {(names.index(name),): value for name, value in constants.items()}, {})
-    return triton.compile(source, target=GPUTarget("cuda", 90, 32), options={"num_warps": 4, **quantise.EXACT})
+    return triton.compile(source, target=GPUTarget("cuda", 90, 32), options={"num_warps": warps_of(kernel), **quantise.EXACT})
 
 
 if __name__ == "__main__":

@@ -16,11 +16,11 @@ def network() -> nn.Module:
 
 
 @pytest.mark.parametrize("options", [{}, {"memory_format": torch.channels_last}], ids=["plain", "channels_last"])
-@pytest.mark.parametrize("codec", ["zvc"])
+@pytest.mark.parametrize("codec", [("zvc", {}), ("dct_cm", {"profile": "paper"})], ids=lambda c: c[0])
 def test_attached_on_device(device, monkeypatch, codec, options):
     model = network()
     images = [torch.randn(1, 3, 16, 16, generator=torch.Generator().manual_seed(i)) for i in range(3)]
-    plan = features.calibrate(model, images, codec, quality=4.0)
+    plan = features.calibrate(model, images, codec[0], options=codec[1], quality=4.0)
     batch = torch.cat(images).to(**options)
     found = []
     for switch in ("0", "1"):

@@ -19,8 +19,11 @@ CODECS = [
     ("zvc", {}),
     ("zvc", {"step": 6.0}),
     ("zvc", {"step": 40.0}),
+    ("dct_cm", {"profile": "paper", "step": 8.0}),
+    ("dct_cm", {"profile": "paper", "step": 5.0, "transform": "dct", "lengths": (16,)}),
+    ("dct_cm", {"profile": "paper", "transform": "none"}),
 ]
-SHAPES = [(64, 16, 16), (33, 7, 9), (3, 9, 20), (70, 1, 1), (5,), (40, 6), (24, 5, 3), (2, 3, 17, 9, 11), (37, 7, 7), (1, 1, 1), (), (0,), (3, 0, 5), (4, 4, 0)]
+SHAPES = [(64, 16, 16), (33, 7, 9), (3, 9, 20), (70, 1, 1), (5,), (40, 6), (24, 5, 3), (2, 3, 7, 9, 11), (37, 7, 7), (1, 1, 1), (), (0,), (3, 0, 5), (4, 4, 0)]
 
 
 @pytest.fixture(params=CODECS, ids=lambda v: "-".join([v[0], *(f"{k}={x}" for k, x in v[1].items())]))
@@ -146,7 +149,7 @@ def test_hostile_content_behind_right_checks(device, make):
                 data[at:at] = bytes(rng.integers(0, 256, int(rng.integers(1, 9)), dtype=np.uint8))
             return data
 
-        for _ in range(25):
+        for _ in range(10):
             hostile = resealed(payload, mutate)
             blank = torch.empty(shape, device=device)
             held = torch.frombuffer(bytearray(hostile), dtype=torch.uint8).to(device)
@@ -154,7 +157,7 @@ def test_hostile_content_behind_right_checks(device, make):
             assert outcome(codec.decode_payload, hostile, out=blank) == expected
             assert outcome(codec.decode_on_device, held) == expected
             refused += expected is None
-    assert refused > 10
+    assert refused > 5
 
 
 def test_heads_and_tables_that_lie(device, make):
@@ -165,11 +168,9 @@ def test_heads_and_tables_that_lie(device, make):
     for end in [*range(front + 2), held.numel() // 2, held.numel() - 1]:
         with pytest.raises(StreamError):
             codec.decode_on_device(held[:end])
-    for at in range(2, front):
+    for at in [i for i in range(2, front) if i < front - 8 * 3 or (i - front) % 8 < 4]:  # all but the checks, which nobody verifies here
         damaged = held.clone()
         damaged[at] ^= 1 << at % 8
-        if at >= front - 8 * 3 and (at - front) % 8 >= 4:
-            continue  # a check, which nobody verifies here
         with pytest.raises(StreamError):
             codec.decode_on_device(damaged)
     giant = Writer(np.float32, (1 << 20, 1 << 20, 1))._head + struct.pack("<II", 0, 0)
@@ -190,6 +191,39 @@ def test_a_damaged_payload_from_outside_is_refused(device, make):
         damaged[at] ^= 1 << at % 8
         with pytest.raises(StreamError):
             codec.decode_payload(damaged, out=torch.empty(9, 20, 5, device=device))
+
+
+@pytest.mark.parametrize("length", [4, 8, 16, 32])
+@pytest.mark.parametrize("groups", [1, 3], ids=["one mask", "a mask a group"])
+def test_every_length_and_mask(device, length, groups, only_the_device):
+    """Cells with few groups, channels that fill none, deep cells of small maps, ends of maps; coefficients that are left out."""
+    rng = np.random.default_rng(length)
+    keep = tuple(int(k) for k in np.append(1, rng.random(length * groups - 1) < 0.7))
+    used = 0
+    for shape in [(length + 3, 9, 17), (3 * length - 1, 5, 4), (40, 3, 3), (100, 1, 1)]:
+        for signed in (False, True):
+            base = feature_map((1, *shape[1:]), signed=signed, seed=length)
+            array = (base + 0.1 * feature_map(shape, signed=signed, seed=1)).astype(np.float32)
+            zero = 128 if signed else 0
+            scale = float(np.float32(np.abs(array).max() / (120 if signed else 250)))
+            options = {"scale": scale, "reciprocal": float(np.float32(1 / scale)), "zero_point": zero, "length": length, "keep": keep}
+            centroids = {"dct_centroid": (-0.3, -0.2, 0.1), "lagrangian": 20.0}
+            codec = registry.build("dct_cm", {"profile": "paper", "step": 4.0, "transform": "dct", **options, **centroids})
+            payload = codec.encode_payload(array)
+            x = torch.from_numpy(array).to(device)
+            assert codec.encode_payload(x) == payload
+            assert np.array_equal(codec.decode_payload(payload, out=torch.empty_like(x)).cpu().numpy(), codec.decode_payload(payload))
+            used += payload[Reader(payload).index_nbytes] & 3 == 3
+    assert used >= 2
+
+
+def test_cells_of_another_form_are_decoded_by_the_host(device):
+    array = feature_map((40, 9, 9))
+    codec = registry.build("dct_cm", {"step": 4.0}).fit([array])
+    other = registry.build("dct_cm", {**codec.params, "profile": "paper", "length": 8})
+    payload = codec.encode_payload(array)
+    held = torch.frombuffer(bytearray(payload), dtype=torch.uint8).to(device)
+    assert np.array_equal(other.decode_on_device(held).cpu().numpy(), other.decode_payload(payload))
 
 
 def test_codecs_without_kernels_go_through_the_host(device):

@@ -18,10 +18,9 @@ from tensorpress.blocks.gpu.cell_encode import (
     MODE_ZVC,
     WIDTH_8,
     box,
-    channel_levels,
-    decoded,
-    rank_of,
-    stored_planes,
+    decoded_levels,
+    stored_before,
+    tile,
 )
 
 
@@ -48,21 +47,19 @@ def _walk(payload, starts, info, fault, cells):
 
 
 @triton.jit
-def _spread(
-    payload, info, row, fault, keep, keep_size, channels, rows, columns, depth, across, cells,
-    N: tl.constexpr, DCT: tl.constexpr, GROUPS: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
+def _spread(payload, info, row, fault, kept, length, channels, rows, columns, depth, across, cells, DCT: tl.constexpr, BLOCK: tl.constexpr):
     """The symbols of each cell side by side, zeros among them. Nothing outside of the cell's own bytes is read."""
     cell = tl.program_id(0)
-    at = payload + tl.load(info + 3 * tl.cast(cell, tl.int64))
-    nbytes = tl.load(info + 3 * tl.cast(cell, tl.int64) + 1).to(tl.int32)
-    mode = tl.load(info + 3 * tl.cast(cell, tl.int64) + 2).to(tl.int32)
-    first, planes, area, _, _ = box(cell, channels, rows, columns, depth, across, cells, 0)
+    info += 3 * tl.cast(cell, tl.int64)
+    at = payload + tl.load(info)
+    nbytes = tl.load(info + 1).to(tl.int32)
+    mode = tl.load(info + 2).to(tl.int32)
+    first, planes, area, _, _ = box(cell, channels, rows, columns, depth, across, cells)
     count = planes * area
     if DCT:
-        stored = tl.sum(stored_planes(keep, keep_size, first, planes, tl.arange(0, GROUPS)[:, None], tl.arange(0, N)[None, :], N))
+        stored = stored_before(kept, first, planes, planes // length * length)
         count = tl.where(mode == MODE_DCT, stored * area, count)
-        tl.store(fault, 1, mask=(mode == MODE_DCT) & (planes < N))
+        tl.store(fault, 1, mask=(mode == MODE_DCT) & (planes < length))
     else:
         tl.store(fault, 1, mask=mode == MODE_DCT)
     bitmap = (count + 7) // 8
@@ -73,8 +70,9 @@ def _spread(
     else:
         count = tl.where(mode == MODE_ZERO, 0, count)
         bitmap = tl.where(mode == MODE_ZERO, 0, bitmap)
-        byte = tl.load(at + i // 8, mask=i < 8 * tl.minimum(bitmap, nbytes), other=0).to(tl.int32)
-        bit = (byte >> (i % 8)) & 1
+        byte = tl.arange(0, BLOCK // 8)
+        eight = tl.load(at + byte, mask=byte < tl.minimum(bitmap, nbytes), other=0).to(tl.int32)
+        bit = tl.reshape((eight[:, None] >> tl.arange(0, 8)[None, :]) & 1, (BLOCK,))
         source = bitmap + tl.cumsum(bit, 0) - bit
         value = tl.load(at + source, mask=(bit != 0) & (source < nbytes), other=0)
         # a padding bit that is set, another length than the bits tell, a symbol of 256
@@ -88,39 +86,25 @@ def _spread(
 
 @triton.jit
 def _values(
-    row, info, out, value_of, level_of, matrix, keep, backward, shift, zero, keep_size, channels, rows, columns, depth, across, cells,
-    N: tl.constexpr, DCT: tl.constexpr, GROUPS: tl.constexpr, AREA: tl.constexpr,
-):  # fmt: skip
+    row, info, out, value_of, level_of, matrix, kept, backward, shift, zero, length, channels, rows, columns, depth, across, cells, DCT: tl.constexpr
+):
     cell = tl.program_id(0)
-    g = tl.arange(0, GROUPS)[:, None, None]
-    k = tl.arange(0, N)[None, :, None]
-    a = tl.arange(0, AREA)[None, None, :]
     mode = tl.load(info + 3 * tl.cast(cell, tl.int64) + 2).to(tl.int32)
-    first, planes, area, start, pixel = box(cell, channels, rows, columns, depth, across, cells, a)
-    plane = tl.cast(rows, tl.int64) * columns
-    row += tl.cast(cell, tl.int64) * CELL
-    p = g * N + k
-    there = (p < planes) & (a < area)
+    first, planes, area, wide, start = box(cell, channels, rows, columns, depth, across, cells)
+    r, j, p, a, pixel = tile(area, wide, rows, columns)
     place = p
-    inside = (p < planes) & (a < tl.where(mode == MODE_ZERO, 0, area))
-    direct = there
+    inside = p < tl.where(mode == MODE_ZERO, 0, planes)
     if DCT:
-        transformed = mode == MODE_DCT
-        stored = stored_planes(keep, keep_size, first, planes, g, k, N)
-        ranks = rank_of(stored_planes(keep, keep_size, first, planes, tl.arange(0, GROUPS)[:, None], tl.arange(0, N)[None, :], N))
-        place = tl.where(transformed, ranks[:, :, None], place)
-        inside = inside & (stored + tl.where(transformed, 0, 1) > 0)
-        direct = there & ((g + 1) * N > tl.where(transformed, planes, 0))  # channels of no whole group, or all
-    symbol = tl.load(row + place * area + a, mask=inside, other=0).to(tl.int32)
+        whole = planes // length * length
+        grouped = p < tl.where(mode == MODE_DCT, whole, 0)
+        stored = tl.where(grouped, tl.load(kept + first + p + 1, mask=grouped, other=0) - tl.load(kept + first + p, mask=grouped, other=0), 1)
+        place = tl.where(mode == MODE_DCT, stored_before(kept, first, tl.minimum(p, planes), whole), place)
+        inside = inside & (stored != 0)
+    symbol = tl.load(row + tl.cast(cell, tl.int64) * CELL + (place * area + a), mask=inside, other=0).to(tl.int32)
     level = tl.where(mode == MODE_RAW, symbol, tl.load(level_of + symbol).to(tl.int32))
     level = tl.where(mode == MODE_ZERO, zero, level)
-    tl.store(out + start + p * plane + pixel, tl.load(value_of + level), mask=direct)
-    if DCT:  # noqa: SIM102 -- decided when the kernel is compiled, the inner one when it runs
-        if mode == MODE_DCT:
-            q = tl.where((symbol & 1) != 0, (symbol + 1) >> 1, -(symbol >> 1))
-            q = tl.where((k == 0) & (zero == 0), symbol, q)
-            back = decoded(q, k, backward, shift, N)
-            for n in tl.static_range(N):
-                pn = g * N + n
-                one = channel_levels(back, n, k, matrix, zero, N)[:, None, :]
-                tl.store(out + start + pn * plane + pixel, tl.load(value_of + one), mask=(pn < planes) & (a < area) & ((g + 1) * N <= planes))
+    if DCT:
+        q = tl.where((symbol & 1) != 0, (symbol + 1) >> 1, -(symbol >> 1))
+        q = tl.where(grouped, tl.where((r % length == 0) & (zero == 0), symbol, q), 0)
+        level = tl.where(grouped, decoded_levels(q, r, j, matrix, backward, shift, zero), level)
+    tl.store(out + start + pixel, tl.load(value_of + level), mask=p < planes)

@@ -1,8 +1,9 @@
 """Cells on a GPU, encoding: one program a cell. First each chooses its mode and leaves its symbols in a row; then each packs that row.
 
-A program holds its cell as a tile (groups of channels, channels of a group, pixels). The DCT is a sum over the channels of a
-group, each read again as a tile of one channel (from L1): every length is then one loop, and no table of products is spread out.
-Costs are doubles that are multiplied and added as on the host, with no fused product, so the choices are the same.
+A cell is a tile of 32 channels by 64: column j is pixel j mod A of channels 32 (j div A) and on, for cells that are deeper because
+their map is small. So the DCT of any length is one product with a 32 x 32 matrix that holds it along its diagonal, on the tensor
+cores and yet exact: the operands are whole numbers that float16 holds, the sums stay below 2^24. Costs are doubles that are multiplied and
+added as on the host, with no fused product, so the choices are the same.
 """
 
 from __future__ import annotations
@@ -14,16 +15,19 @@ from tensorpress.blocks.cells import DCT_SHIFT, DCTM, DEQUANT_SHIFT, HEADER_NBYT
 from tensorpress.blocks.gpu.quantise import levels_of
 
 CELL = tl.constexpr(2048)  # bytes of a cell's row of symbols
+DEEP, WIDE = tl.constexpr(32), tl.constexpr(64)  # of a tile
 HEADER = tl.constexpr(HEADER_NBYTES)
 MODE_ZERO, MODE_RAW, MODE_ZVC, MODE_DCT = tl.constexpr(ZERO), tl.constexpr(RAW), tl.constexpr(ZVC), tl.constexpr(DCTM)
 FORWARD_SHIFT, BACKWARD_SHIFT, LARGEST = tl.constexpr(DCT_SHIFT), tl.constexpr(DEQUANT_SHIFT), tl.constexpr(MAX_COEFFICIENT)
 HALF = tl.constexpr(1 << (DEQUANT_SHIFT - 1))
+LOW_BITS = tl.constexpr(10)  # a value of 20 bits is multiplied in two parts, each exact in float16
+LOW = tl.constexpr((1 << 10) - 1)
 WIDTH_8 = tl.constexpr(7 << 4)  # the header's first byte beside the mode: every non-zero symbol in 8 bits
 
 
 @triton.jit
-def box(cell, channels, rows, columns, depth, across, cells, a):
-    """A cell's (first channel, planes, values of a plane, offset of its first value, offsets of values `a` in a plane)."""
+def box(cell, channels, rows, columns, depth, across, cells):
+    """A cell's (first channel, planes, values of a plane, columns, offset of its first value)."""
     stripe = cell // cells
     first = (cell % cells) // across * depth
     left = (cell % across) * 8
@@ -31,60 +35,57 @@ def box(cell, channels, rows, columns, depth, across, cells, a):
     planes = tl.minimum(channels - first, depth)
     area = tl.minimum(rows - 8 * stripe, 8) * wide
     start = tl.cast(first, tl.int64) * rows * columns + tl.cast(8 * stripe, tl.int64) * columns + left
-    return first, planes, area, start, tl.cast(a // wide, tl.int64) * columns + a % wide
+    return first, planes, area, wide, start
 
 
 @triton.jit
-def stored_planes(keep, keep_size, first, planes, g, k, N: tl.constexpr):
-    """1 where plane g * N + k of a DCT cell is stored: a kept coefficient, or a channel of no whole group."""
-    p = g * N + k
-    kept = tl.load(keep + (first + p) % keep_size).to(tl.int32)
-    return tl.where((g + 1) * N <= planes, kept, 1) * (p < planes).to(tl.int32)
+def tile(area, wide, rows, columns):
+    """(row of the tile, column, plane of each place, its value in the plane, its offset from the cell's first value)."""
+    r = tl.arange(0, DEEP)[:, None]
+    j = tl.arange(0, WIDE)[None, :]
+    p = j // area * DEEP + r
+    a = j % area
+    return r, j, p, a, p * (rows * columns) + a // wide * columns + a % wide
 
 
 @triton.jit
-def rank_of(stored):
-    """(groups, N) 0 or 1 -> how many ones stand before each, row after row."""
-    rows = tl.sum(stored, 1)
-    return tl.cumsum(stored, 1) - stored + (tl.cumsum(rows, 0) - rows)[:, None]
+def stored_before(kept, first, p, whole):
+    """How many planes before plane p a DCT cell stores. `kept`: kept coefficients before each channel; `whole`: planes in whole groups."""
+    inside = tl.minimum(p, whole)
+    return tl.load(kept + first + inside) - tl.load(kept + first) + (p - inside)
 
 
 @triton.jit
-def decoded(q, k, backward, shift, N: tl.constexpr):
-    """Quantised coefficients -> the values that the inverse transform sums."""
+def decoded_levels(q, r, j, matrix, backward, shift, zero):
+    """(32, 64) quantised coefficients -> levels."""
     magnitude = tl.abs(q)
-    value = magnitude * tl.load(backward + k) + tl.load(shift + tl.minimum(magnitude, 3) * N + k)
+    value = magnitude * tl.load(backward + r) + tl.load(shift + tl.minimum(magnitude, 3) * DEEP + r)
     value = tl.minimum(tl.maximum(value, 0), LARGEST)
-    return tl.where(q < 0, -value, value)
-
-
-@triton.jit
-def channel_levels(value, n, k, matrix, zero, N: tl.constexpr):
-    """(groups, N, pixels) values -> (groups, pixels) levels of channel n of each group."""
-    total = tl.sum(value * tl.load(matrix + k * N + n), 1) + HALF
-    return tl.minimum(tl.maximum((total >> BACKWARD_SHIFT) + zero, 0), 255)
+    value = tl.where(q < 0, -value, value)
+    k = tl.arange(0, DEEP)[None, :]
+    transposed = tl.load(matrix + k * DEEP + r)
+    low = tl.dot(transposed, (value & LOW).to(tl.float16)).to(tl.int32)
+    high = tl.dot(transposed, (value >> LOW_BITS).to(tl.float16)).to(tl.int32)
+    levels = ((low + (high << LOW_BITS) + HALF) >> BACKWARD_SHIFT) + zero
+    return tl.minimum(tl.maximum(levels, 0), 255)
 
 
 @triton.jit
 def _choose(
-    x, row, info, fault, symbol_of, level_of, matrix, keep, forward, backward, shift, price, reciprocal, zero, allowed, offset, keep_size,
-    channels, rows, columns, depth, across, cells, KIND: tl.constexpr, N: tl.constexpr, DCT: tl.constexpr, GROUPS: tl.constexpr, AREA: tl.constexpr,
+    x, row, info, fault, symbol_of, level_of, matrix, kept, forward, backward, shift, price, reciprocal, zero, allowed, offset, length,
+    channels, rows, columns, depth, across, cells, KIND: tl.constexpr, DCT: tl.constexpr,
 ):  # fmt: skip
     """Symbols of each cell in a row of bytes, and `info`: bytes of the cell, its mode, symbols in the row. `price`: of a bit, a double."""
     cell = tl.program_id(0)
-    g = tl.arange(0, GROUPS)[:, None, None]
-    k = tl.arange(0, N)[None, :, None]
-    a = tl.arange(0, AREA)[None, None, :]
-    first, planes, area, start, pixel = box(cell, channels, rows, columns, depth, across, cells, a)
-    plane = tl.cast(rows, tl.int64) * columns
-    p = g * N + k
-    there = (p < planes) & (a < area)
-    levels, wild = levels_of(tl.load(x + start + p * plane + pixel, mask=there, other=0), reciprocal, zero, KIND)
+    first, planes, area, wide, start = box(cell, channels, rows, columns, depth, across, cells)
+    r, j, p, a, pixel = tile(area, wide, rows, columns)
+    there = p < planes
+    levels, wild = levels_of(tl.load(x + start + pixel, mask=there, other=0), reciprocal, zero, KIND)
     tl.store(fault, 1, mask=tl.max(wild) > 0)
     size = planes * area
     bit = tl.load(price)
 
-    d = levels - zero
+    d = levels - zero  # 0 where nothing is
     symbols = tl.load(symbol_of + levels).to(tl.int32)
     error = tl.load(level_of + symbols).to(tl.int32) - levels
     mode = MODE_ZERO
@@ -105,52 +106,44 @@ def _choose(
     value = symbols
     count = size
     if DCT:
-        total = tl.zeros((GROUPS, N, AREA), tl.int32)
-        for n in tl.static_range(N):
-            pn = g * N + n
-            one, _ = levels_of(tl.load(x + start + pn * plane + pixel, mask=(pn < planes) & (a < area), other=0), reciprocal, zero, KIND)
-            total += tl.load(matrix + k * N + n) * (one - zero)
-        whole = (g + 1) * N <= planes
-        stored = stored_planes(keep, keep_size, first, planes, g, k, N)
-        q = (tl.abs(total) * tl.load(forward + k) + offset) >> FORWARD_SHIFT  # at most 1,443 * 2^20: the largest sum is 255 * 64 * N
-        q = tl.where(whole & (stored != 0) & there, tl.where(total < 0, -q, q), 0)
+        k = tl.arange(0, DEEP)[None, :]
+        whole = planes // length * length
+        grouped = p < whole
+        stored = tl.where(grouped, tl.load(kept + first + p + 1, mask=grouped, other=0) - tl.load(kept + first + p, mask=grouped, other=0), 1)
+        total = tl.dot(tl.load(matrix + r * DEEP + k), d.to(tl.float16)).to(tl.int32)
+        q = (tl.abs(total) * tl.load(forward + r) + offset) >> FORWARD_SHIFT  # below 2^31: the largest sum is 255 * 64 * 32
+        q = tl.where(grouped & (stored != 0), tl.where(total < 0, -q, q), 0)
         folded = tl.where(q == 0, 0, 2 * tl.abs(q) - 1 + (q < 0).to(tl.int32))
-        folded = tl.where((k == 0) & (zero == 0), q, folded)  # the sum of values >= 0 has no sign
-        coded = tl.where(whole, folded, symbols)
-        there_count = tl.sum(stored) * area
+        folded = tl.where((r % length == 0) & (zero == 0), q, folded)  # the sum of values >= 0 has no sign
+        coded = tl.where(grouped, folded, symbols)
+        there_count = stored_before(kept, first, planes, whole) * area
         there_nbytes = (there_count + 7) // 8 + tl.sum((coded != 0).to(tl.int32))
-        lost = tl.sum(tl.where(whole, 0, error * error))  # of channels that fill no group
-        back = decoded(q, k, backward, shift, N)
-        for n in tl.static_range(N):
-            pn = g * N + n
-            inside = (pn < planes) & (a < area) & whole
-            one, _ = levels_of(tl.load(x + start + pn * plane + pixel, mask=inside, other=0), reciprocal, zero, KIND)
-            e = tl.where(inside, channel_levels(back, n, k, matrix, zero, N)[:, None, :] - one, 0)
-            lost += tl.sum(e * e)
-        there_cost = tl.cast(lost, tl.float64) + bit * tl.cast(8 * (there_nbytes + HEADER), tl.float64)
-        fits = ((allowed >> MODE_DCT) & 1 == 1) & (planes >= N) & (tl.max(folded) <= 255) & (there_nbytes < size)
+        e = tl.where(grouped, decoded_levels(q, r, j, matrix, backward, shift, zero) - levels, error)
+        there_cost = tl.cast(tl.sum(e * e), tl.float64) + bit * tl.cast(8 * (there_nbytes + HEADER), tl.float64)
+        fits = ((allowed >> MODE_DCT) & 1 == 1) & (planes >= length) & (tl.max(folded) <= 255) & (there_nbytes < size)
         better = fits & ((there_cost < cost) | ((there_cost == cost) & (there_nbytes < nbytes)))
         mode = tl.where(better, MODE_DCT, mode)
         nbytes = tl.where(better, there_nbytes, nbytes)
         cost = tl.where(better, there_cost, cost)
+        place = tl.where(better, stored_before(kept, first, tl.minimum(p, planes), whole), place)
+        value = tl.where(better, coded, value)
+        count = tl.where(better, there_count, count)
 
     raw_cost = bit * tl.cast(8 * (size + HEADER), tl.float64)
     better = (raw_cost < cost) | ((raw_cost == cost) & (size < nbytes))
     mode = tl.where(better, MODE_RAW, mode)
     nbytes = tl.where(better, size, nbytes)
-    value = tl.where(mode == MODE_RAW, levels, value)
-    written = (p < planes) & (a < tl.where(mode == MODE_ZERO, 0, area))
+    place = tl.where(better, p, place)
+    value = tl.where(better, levels, value)
+    count = tl.where(better, size, count)
+    written = p < tl.where(mode == MODE_ZERO, 0, planes)
     if DCT:
-        ranks = rank_of(stored_planes(keep, keep_size, first, planes, tl.arange(0, GROUPS)[:, None], tl.arange(0, N)[None, :], N))
-        transformed = mode == MODE_DCT
-        place = tl.where(transformed, ranks[:, :, None], place)
-        value = tl.where(transformed, coded, value)
-        count = tl.where(transformed, there_count, count)
-        written = written & (stored + tl.where(transformed, 0, 1) > 0)
-    tl.store(row + tl.cast(cell, tl.int64) * CELL + place * area + a, value.to(tl.uint8), mask=written)
-    tl.store(info + 3 * tl.cast(cell, tl.int64), nbytes + HEADER)
-    tl.store(info + 3 * tl.cast(cell, tl.int64) + 1, mode)
-    tl.store(info + 3 * tl.cast(cell, tl.int64) + 2, count)
+        written = written & (stored + tl.where(mode == MODE_DCT, 0, 1) > 0)
+    tl.store(row + tl.cast(cell, tl.int64) * CELL + (place * area + a), value.to(tl.uint8), mask=written)
+    info += 3 * tl.cast(cell, tl.int64)
+    tl.store(info, nbytes + HEADER)
+    tl.store(info + 1, mode)
+    tl.store(info + 2, count)
 
 
 @triton.jit

@@ -7,6 +7,7 @@ The host waits once: for the size when it encodes, for the verdict when it decod
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -18,15 +19,17 @@ from torch import Tensor
 from tensorpress.blocks import dct
 from tensorpress.blocks.cells import CELL_COLUMNS, CellRules, cell_channels
 from tensorpress.blocks.gpu.cell_decode import _spread, _values, _walk
-from tensorpress.blocks.gpu.cell_encode import CELL, _choose, _pack
+from tensorpress.blocks.gpu.cell_encode import CELL, DEEP, _choose, _pack
 from tensorpress.blocks.gpu.quantise import EXACT, kind_of, plain
 from tensorpress.blocks.gpu.tables import sums_before, table, values_of
 from tensorpress.blocks.levels import Levels
 from tensorpress.core.device import dtype_of
 from tensorpress.core.errors import InputError
-from tensorpress.core.payload import STRIPE_ROWS, Reader, Shape, chw, head_bytes, stripe_count
+from tensorpress.core.payload import Reader, Shape, chw, head_bytes, stripe_count
 
 ROW = CELL.value
+WARPS = {"num_warps": 8}
+REACH = 1 << 31  # offsets in a cell are 32 bits wide
 
 
 class Grid(NamedTuple):
@@ -45,12 +48,6 @@ class Grid(NamedTuple):
         depth, across = cell_channels(rows, columns), triton.cdiv(columns, CELL_COLUMNS)
         return cls(channels, rows, columns, depth, across, across * triton.cdiv(channels, depth))
 
-    def tile(self, length: int) -> dict[str, int]:
-        """Its powers of two, and whether there is a transform."""
-        n = length or 1
-        area = min(self.rows, STRIPE_ROWS) * min(self.columns, CELL_COLUMNS)
-        return {"N": n, "DCT": bool(length), "GROUPS": triton.next_power_of_2(self.depth) // n, "AREA": triton.next_power_of_2(area)}
-
 
 class CellsOnDevice:
     """Byte-equal twin of `Levels >> Cells` where symbols have 8 bits. `rules_for`: by zero point, as `Cells` has them."""
@@ -62,7 +59,7 @@ class CellsOnDevice:
         if x.is_complex() or x.is_quantized or not (x.is_floating_point() or x.dtype.itemsize == 1) or x.dtype.itemsize > 8:
             return False
         fixed = all(r.width == 8 and not r.zero_map and not r.plane_codes for r in self.rules_for.values())
-        return fixed and (x.numel() == 0 or max(chw(tuple(x.shape))[:2]) < 1 << 30)
+        return fixed and (x.numel() == 0 or math.prod(Grid.of(tuple(x.shape))[1:4]) < REACH)
 
     def encode(self, x: Tensor) -> Tensor | None:
         """The payload as a uint8 tensor, checks 0; None where `x` holds what is no finite float32."""
@@ -79,8 +76,8 @@ class CellsOnDevice:
         info = torch.empty((total, 3), dtype=torch.int32, device=device)
         fault = torch.zeros(1, dtype=torch.int32, device=device)
         _choose[(total,)](
-            plain(x), row, info, fault, *self._tables(rules, device), table(np.float64([rules.lagrangian]), device), self.levels.reciprocal or 1.0,
-            rules.zero, rules.modes, rules.offset, max(rules.keep.size, 1), *grid, KIND=kind_of(x.dtype), **grid.tile(rules.length), **EXACT,
+            plain(x), row, info, fault, *tables_of(rules, grid.channels, device), table(np.float64([rules.lagrangian]), device), self.levels.reciprocal or 1.0,
+            rules.zero, rules.modes, rules.offset, rules.length or DEEP.value, *grid, KIND=kind_of(x.dtype), DCT=bool(rules.length), **WARPS, **EXACT,
         )  # fmt: skip
         sums = sums_before(info[:, 0])
         nbytes, wild = torch.stack([sums[-1], fault[0].long()]).tolist()  # the one wait
@@ -97,35 +94,31 @@ class CellsOnDevice:
         if not stripes:
             return True
         rules, grid = self.rules_for[self.levels.zero_of(src.dtype)], Grid.of(src.shape)
-        total, tile = stripes * grid.cells, grid.tile(rules.length)
+        total = stripes * grid.cells
         starts = torch.from_numpy(src.index_nbytes + np.concatenate([[0], np.cumsum(src.lengths)])).to(device)
         info = torch.empty((total, 3), dtype=torch.int64, device=device)
         row = torch.empty(total * ROW, dtype=torch.uint8, device=device)
         fault = torch.zeros(1, dtype=torch.int32, device=device)
-        _, level_of, matrix, keep, _, backward, shift = self._tables(rules, device)
-        split = {name: tile[name] for name in ("N", "DCT", "GROUPS")}
+        _, level_of, matrix, kept, _, backward, shift = tables_of(rules, grid.channels, device)
+        geometry: Any = (rules.length or DEEP.value, *grid)
         _walk[(stripes,)](payload, starts, info, fault, grid.cells, **EXACT)
-        _spread[(total,)](payload, info, row, fault, keep, max(rules.keep.size, 1), *grid, **split, BLOCK=ROW, **EXACT)
+        _spread[(total,)](payload, info, row, fault, kept, *geometry, DCT=bool(rules.length), BLOCK=ROW, **WARPS, **EXACT)
         direct = plain(out) if out.is_contiguous() else torch.empty(src.shape, dtype=plain(out).dtype, device=device)
         value_of = values_of(self.levels, np.arange(256, dtype=np.uint8), src.dtype, out.dtype, device)
-        _values[(total,)](
-            row, info, direct, value_of, level_of, matrix, keep, backward, shift, rules.zero, max(rules.keep.size, 1), *grid, **tile, **EXACT
-        )
+        tables = (value_of, level_of, matrix, kept, backward, shift)
+        _values[(total,)](row, info, direct, *tables, rules.zero, *geometry, DCT=bool(rules.length), **WARPS, **EXACT)
         if direct.data_ptr() != out.data_ptr():
             out.copy_(direct.view(out.dtype))
         return not fault.item()  # the one wait
 
-    def _tables(self, rules: CellRules, device: torch.device) -> tuple[Any, ...]:
-        n = max(rules.length, 1)
-        zeros = np.zeros(n, np.int32)
-        shift = np.concatenate([np.zeros((1, rules.length), np.int32), rules.shift]) if rules.length else np.zeros((4, 1), np.int32)
-        found = (
-            rules.symbol_of,
-            rules.level_of,
-            dct.matrix(rules.length) if rules.length else zeros,
-            rules.keep if rules.keep.size else np.ones(1, np.uint8),
-            rules.forward.astype(np.int32) if rules.length else zeros,
-            rules.backward if rules.length else zeros,
-            shift,
-        )
-        return tuple(table(values, device) for values in found)
+
+def tables_of(rules: CellRules, channels: int, device: torch.device) -> tuple[Tensor, ...]:
+    """symbol_of, level_of, the transform along the diagonal, kept coefficients before each channel, and a tile's factors by its row."""
+    deep, n = DEEP.value, rules.length or DEEP.value
+    keep = rules.keep if rules.keep.size else np.ones(1, np.uint8)
+    matrix = np.kron(np.eye(deep // n), dct.matrix(n)).astype(np.float16)
+    kept = np.concatenate([[0], np.cumsum(np.resize(keep, channels))]).astype(np.int32)
+    shift = np.concatenate([np.zeros((1, rules.length), np.int32), rules.shift])
+    by_row = [np.resize(a, (*a.shape[:-1], deep)) for a in (rules.forward.astype(np.int32), rules.backward)]
+    shifts = np.tile(shift, (1, deep // n)) if rules.length else np.zeros((4, deep), np.int32)
+    return tuple(table(values, device) for values in (rules.symbol_of, rules.level_of, matrix, kept, *by_row, shifts))

@@ -28,7 +28,7 @@ from tensorpress.core.device import dtype_of
 from tensorpress.core.errors import InputError
 from tensorpress.core.payload import STRIPE_ROWS, Reader, Shape, chw, head_bytes, stripe_count
 
-LARGEST_RUN = (1 << 31) - BLOCK  # of a channel's values in one stripe: offsets in a block are 32 bits wide
+REACH = 1 << 31  # offsets in a block are 32 bits wide
 
 
 class Layout(NamedTuple):
@@ -56,18 +56,17 @@ class Layout(NamedTuple):
 
 @triton.jit
 def places(block, channels, plane, run, blocks, BLOCK: tl.constexpr, ALIGN: tl.constexpr):
-    """Where the words of a block lie: (offsets in the map, which of them exist, bytes of the stripe's bitmap, its words)."""
+    """Where the words of a block lie: (first channel's offset, offsets from there, which words exist, bytes of the stripe's bitmap, its words)."""
     stripe = block // blocks
     first = tl.cast(stripe, tl.int64) * run
     here = tl.cast(tl.minimum(run, plane - first), tl.int32)  # of the last stripe perhaps fewer
     start = tl.cast(block % blocks, tl.int64) * BLOCK
     channel = start // here
     j = (start - channel * here).to(tl.int32) + tl.arange(0, BLOCK)
-    c = channel + j // here
-    offsets = c * plane + first + j % here
-    offsets = tl.max_contiguous(tl.multiple_of(offsets, ALIGN), ALIGN)
+    c = j // here
+    offsets = tl.max_contiguous(tl.multiple_of(c * plane + j % here, ALIGN), ALIGN)
     words = tl.cast(here, tl.int64) * channels
-    return offsets, c < channels, (words + 7) // 8, words
+    return channel * plane + first, offsets, c < channels - channel, (words + 7) // 8, words
 
 
 @triton.jit
@@ -83,8 +82,8 @@ def words_at(x, table, offsets, there, reciprocal, zero, KIND: tl.constexpr):
 @triton.jit
 def _count(x, table, counts, fault, reciprocal, zero, channels, plane, run, blocks, KIND: tl.constexpr, BLOCK: tl.constexpr, ALIGN: tl.constexpr):
     block = tl.program_id(0)
-    offsets, there, _, _ = places(block, channels, plane, run, blocks, BLOCK, ALIGN)
-    words, wild = words_at(x, table, offsets, there, reciprocal, zero, KIND)
+    base, offsets, there, _, _ = places(block, channels, plane, run, blocks, BLOCK, ALIGN)
+    words, wild = words_at(x + base, table, offsets, there, reciprocal, zero, KIND)
     tl.store(counts + block, tl.sum((words != 0).to(tl.int32), 0))
     if KIND == FLOAT:
         tl.store(fault, 1, mask=tl.max(wild, 0) > 0)
@@ -98,8 +97,8 @@ def _write(
     block = tl.program_id(0)
     stripe = block // blocks
     stripes = (plane + run - 1) // run
-    offsets, there, bitmap, _ = places(block, channels, plane, run, blocks, BLOCK, ALIGN)
-    words, _ = words_at(x, table, offsets, there, reciprocal, zero, KIND)
+    base, offsets, there, bitmap, _ = places(block, channels, plane, run, blocks, BLOCK, ALIGN)
+    words, _ = words_at(x + base, table, offsets, there, reciprocal, zero, KIND)
     before = tl.load(sums + block)
     stripe_before = tl.load(sums + stripe * blocks)
     whole = (tl.cast(run, tl.int64) * channels + 7) // 8  # bytes of the bitmap of every stripe but the last
@@ -109,9 +108,10 @@ def _write(
     packed = tl.sum(tl.reshape(nonzero, (BLOCK // 8, 8)) * weights, 1)
     i = tl.cast(block % blocks, tl.int64) * (BLOCK // 8) + tl.arange(0, BLOCK // 8)
     tl.store(at + i, packed.to(tl.uint8), mask=i < bitmap)
-    target = bitmap + (before - stripe_before + tl.cumsum(nonzero, 0) - nonzero) * NBYTES
+    words_start = at + bitmap + (before - stripe_before) * NBYTES
+    target = (tl.cumsum(nonzero, 0) - nonzero) * NBYTES
     for k in tl.static_range(NBYTES):
-        tl.store(at + target + k, ((words >> (8 * k)) & 255).to(tl.uint8), mask=nonzero != 0)
+        tl.store(words_start + target + k, ((words >> (8 * k)) & 255).to(tl.uint8), mask=nonzero != 0)
     if block % blocks == 0:  # the stripe's entry in the table; its check stays 0
         length = bitmap + (tl.load(sums + (stripe + 1) * blocks) - stripe_before) * NBYTES
         byte = tl.arange(0, 8)
@@ -122,7 +122,7 @@ def _write(
 def _popcount(payload, starts, counts, fault, channels, plane, run, blocks, BLOCK: tl.constexpr):
     """Set bits of each block of the bitmaps; padding bits that are set are a fault. `starts`: where each stripe begins."""
     block = tl.program_id(0)
-    _, _, bitmap, words = places(block, channels, plane, run, blocks, BLOCK, 1)
+    _, _, _, bitmap, words = places(block, channels, plane, run, blocks, BLOCK, 1)
     i = tl.cast(block % blocks, tl.int64) * (BLOCK // 8) + tl.arange(0, BLOCK // 8)
     bits = tl.load(payload + tl.load(starts + block // blocks) + i, mask=i < bitmap, other=0).to(tl.int32)
     valid = tl.minimum(tl.maximum(words - 8 * i, 0), 8).to(tl.int32)
@@ -138,14 +138,19 @@ def _read(
 ):
     block = tl.program_id(0)
     stripe = block // blocks
-    offsets, there, bitmap, _ = places(block, channels, plane, run, blocks, BLOCK, ALIGN)
+    base, offsets, there, bitmap, _ = places(block, channels, plane, run, blocks, BLOCK, ALIGN)
     start = tl.load(starts + stripe)
     end = tl.load(starts + stripe + 1)
-    i = tl.cast(block % blocks, tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    bits = (tl.load(payload + start + i // 8, mask=there, other=0).to(tl.int32) >> (i % 8).to(tl.int32)) & 1
-    before = tl.load(sums + block) - tl.load(sums + stripe * blocks)
-    source = start + bitmap + (before + tl.cumsum(bits, 0) - bits) * NBYTES
-    readable = (bits != 0) & (source + NBYTES <= end)  # a stripe that lies about its words is found out by its length; here it reads nothing
+    byte = tl.arange(0, BLOCK // 8)
+    packed = tl.cast(block % blocks, tl.int64) * (BLOCK // 8)
+    eight = tl.load(payload + start + packed + byte, mask=byte < bitmap - packed, other=0).to(tl.int32)
+    bits = tl.reshape((eight[:, None] >> tl.arange(0, 8)[None, :]) & 1, (BLOCK,))
+    first = start + bitmap + (tl.load(sums + block) - tl.load(sums + stripe * blocks)) * NBYTES
+    source = (tl.cumsum(bits, 0) - bits) * NBYTES
+    room = tl.minimum(end - first, BLOCK * NBYTES).to(tl.int32)
+    readable = (bits != 0) & there & (source + NBYTES <= room)  # a stripe that lies is found out by its length; here it reads nothing
+    payload += first
+    out += base
     if KIND == WIDE:
         word = tl.zeros((BLOCK,), out.dtype.element_ty)
         for k in tl.static_range(NBYTES):
@@ -163,7 +168,10 @@ class ZeroBitmapOnDevice:
         self.levels, self.rules = levels, rules
 
     def accepts(self, x: Tensor) -> bool:
-        return not x.is_complex() and not x.is_quantized and (x.numel() == 0 or Layout.of(tuple(x.shape)).run < LARGEST_RUN)
+        if x.is_complex() or x.is_quantized or x.dtype.itemsize > 8:
+            return False
+        lay = Layout.of(tuple(x.shape))
+        return x.numel() == 0 or (BLOCK // lay.run + 2) * lay.plane + BLOCK < REACH
 
     def encode(self, x: Tensor) -> Tensor | None:
         """The payload as a uint8 tensor, checks 0; None where `x` holds what is no finite float32, or is too large for the format."""
