@@ -9,10 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tensorpress import _native
 from tensorpress.blocks import dct
-from tensorpress.blocks.cell_kernel import native_rules
-from tensorpress.blocks.cells import DCT_SHIFT, CellRules
+from tensorpress.blocks.cells import DCT_SHIFT, CellRules, native_cells
 from tensorpress.blocks.levels import TOP, LevelMap
 from tensorpress.core.payload import STRIPE_ROWS, head_bytes, stripe_count
 
@@ -24,15 +22,13 @@ Rules = Callable[[Any, int], CellRules]
 
 def cost(levels: NDArray[np.uint8], rules: CellRules, lagrangian: float) -> float:
     """Squared error + lagrangian * bits of coding (C, H, W) levels for real."""
-    native = native_rules(rules)
-    head = np.frombuffer(head_bytes(HEAD_U8, levels.shape), np.uint8)
-    shifted = levels  # as uint8 the kernel takes levels as they are; the rules hold the zero point
-    out = np.empty(_native.max_payload_nbytes(shifted, head.size), np.uint8)
-    _, nbytes, *_ = _native.encode_cells(shifted, native, 1.0, head, out, 1)
+    native = native_cells(rules)
+    head = head_bytes(HEAD_U8, levels.shape)
+    payload, *_ = native.encode(levels, 1.0, head, None, 1)  # as uint8 it takes levels as they are; the rules hold the zero point
     decoded = np.empty_like(levels)
-    _native.decode_cells(out[:nbytes], head.size, native, decoded, 1.0, 1)
+    native.decode(payload, len(head), decoded, 1.0, 1)
     error = float(((levels.astype(np.int32) - decoded) ** 2).sum(dtype=np.int64))
-    return error + lagrangian * 8.0 * (nbytes - head.size - 8 * stripe_count(levels.shape))
+    return error + lagrangian * 8.0 * (len(payload) - len(head) - 8 * stripe_count(levels.shape))
 
 
 def excerpt(levels: NDArray[np.uint8]) -> NDArray[np.uint8]:

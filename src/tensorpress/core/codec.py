@@ -13,9 +13,9 @@ from tensorpress.core.binary import Buffer, canonical_json, digest, parse_json
 from tensorpress.core.container import MAX_NBYTES
 from tensorpress.core.device import blank, dtype_of, from_host, index_of, is_tensor, stays, to_device, to_host
 from tensorpress.core.errors import InputError, StreamError
-from tensorpress.core.payload import Reader, Writer, sealed
+from tensorpress.core.payload import Reader, Writer, head_bytes, placed, sealed, stripe_count
 from tensorpress.core.stage import Stage
-from tensorpress.core.stream import Stream
+from tensorpress.core.stream import MAX_FRAME_HEAD_NBYTES, Stream, frame_head, write_frame
 
 Array = NDArray[Any]
 
@@ -24,8 +24,9 @@ class Kernel(Protocol):
     """A fused native twin of a codec's whole chain: same bytes, same values."""
 
     def accepts(self, x: Array) -> bool: ...
-    def encode(self, x: Array) -> bytes: ...
-    def decode(self, payload: Buffer, out: Array) -> None: ...  # payload already bounded; stripes verified inside
+    def capacity(self, dtype: np.dtype[Any], shape: tuple[int, ...]) -> int | None: ...  # bytes that are enough for `out`, where known
+    def encode(self, x: Array, out: Array | None = None) -> Buffer: ...  # a part of `out`, where given
+    def decode(self, src: Reader, out: Array) -> None: ...  # bounds are checked; stripes are to be verified inside
 
 
 class DeviceKernel(Protocol):
@@ -41,6 +42,17 @@ class Simulating(Protocol):
     """A stage that knows what its decoder will give when it has written the bytes."""
 
     def simulate(self, x: Array, out: Writer) -> Array: ...
+
+
+def writable_bytes(out: Array, x: Array | None = None) -> Array:
+    """`out` as one row of bytes. InputError where it is read-only, has gaps or overlaps `x`."""
+    flat = out if isinstance(out, np.ndarray) else np.frombuffer(out, np.uint8)
+    flags = flat.flags
+    if not flags.c_contiguous or not flags.writeable:
+        raise InputError(f"the output is {'read-only' if flags.c_contiguous else 'not contiguous'}: a writable row of bytes is needed")
+    if x is not None and np.may_share_memory(flat, x):
+        raise InputError("the output overlaps the tensor that is encoded")
+    return flat if flat.dtype == np.uint8 and flat.ndim == 1 else flat.reshape(-1).view(np.uint8)
 
 
 @dataclass(frozen=True)
@@ -85,21 +97,63 @@ class Codec:
             return self
         return self.refit(samples) if references is None else self.refit(samples, references)
 
-    def encode_payload(self, x: Any, *, fused: bool = True, reference: Array | None = None) -> bytes:
-        """Shape, type and stripes of `x`, an array or a tensor of PyTorch; `fused=False` takes the slow twin."""
+    def encode_payload(self, x: Any, out: Array | None = None, *, fused: bool = True, reference: Array | None = None) -> Buffer:
+        """Shape, type and stripes of `x`, an array or a tensor of PyTorch, as bytes, or at the front of `out`; `fused=False` takes the slow twin.
+
+        `out`: contiguous bytes that do not overlap `x`. `max_encoded_nbytes` are always enough; InputError where there are too few.
+        What of it the payload does not take may be written over.
+        """
         if is_tensor(x):
             kernel = self._device_kernel(x) if fused and reference is None else None
             written = None if kernel is None else kernel.encode(x.detach())
             if written is not None:
-                return sealed(written.cpu().numpy())
+                whole = sealed(written.cpu().numpy())
+                return whole if out is None else placed(whole, writable_bytes(out))
             x = to_host(x)
         if self.reference:
             self._check_reference(reference, x.shape)
+        if out is not None:
+            out = writable_bytes(out, x)
         if fused and self.kernel is not None and self.kernel.accepts(x):
-            return self.kernel.encode(x)
-        out = Writer(x.dtype, x.shape, reference)
-        self.stage.encode(x, out)
-        return out.finish()
+            return self.kernel.encode(x, out)
+        writer = Writer(x.dtype, x.shape, reference)
+        self.stage.encode(x, writer)
+        payload = writer.finish()
+        return payload if out is None else placed(payload, out)
+
+    def max_encoded_nbytes(self, dtype: np.dtype[Any], shape: tuple[int, ...]) -> int | None:
+        """Bytes that an `out` must have for every array of this type and shape, a frame's head included; None where the codec knows no bound."""
+        dtype = np.dtype(dtype)
+        fused = self.kernel is not None and self.kernel.accepts(np.empty(0, dtype))
+        nbytes = self.kernel.capacity(dtype, shape) if self.kernel is not None and fused else None
+        return None if nbytes is None else MAX_FRAME_HEAD_NBYTES + nbytes
+
+    def encode_frame(self, x: Any, site: int, plan_id: int, out: Array | None = None, *, reference: Array | None = None) -> memoryview:
+        """The plan-bound form of `x`; in `out`, where given: it may begin up to MAX_FRAME_HEAD_NBYTES behind its front."""
+        if is_tensor(x):
+            if reference is None and self._device_kernel(x) is not None:
+                frame = write_frame(self.encode_payload(x), site, plan_id)
+                return memoryview(frame) if out is None else placed(frame, writable_bytes(out))
+            x = to_host(x)
+        if out is None:
+            nbytes = self.max_encoded_nbytes(x.dtype, x.shape)
+            if nbytes is None:
+                return memoryview(write_frame(self.encode_payload(x, reference=reference), site, plan_id))
+            own = np.empty(nbytes, np.uint8)
+            start, end = self._frame_into(own, x, site, plan_id, reference)
+            own.resize(end, refcheck=False)  # gives back what was set aside for the worst; no view of it is left
+            return own.data[start:]
+        out = writable_bytes(out, x)
+        start, end = self._frame_into(out, x, site, plan_id, reference)
+        return out.data[start:end]
+
+    def _frame_into(self, out: Array, x: Array, site: int, plan_id: int, reference: Array | None) -> tuple[int, int]:
+        """(start, end) of the frame in `out`: the payload goes where the longest head would end, its own head right before it."""
+        first = MAX_FRAME_HEAD_NBYTES
+        payload = self.encode_payload(x, out[first:], reference=reference)
+        head = frame_head(payload, len(head_bytes(x.dtype, x.shape)) + 8 * stripe_count(x.shape), site, plan_id)
+        out.data[first - len(head) : first] = head
+        return first - len(head), first + len(payload)
 
     def decode_payload(
         self, payload: Buffer, *, max_nbytes: int = MAX_NBYTES, fused: bool = True, out: Any = None, reference: Array | None = None
@@ -114,7 +168,7 @@ class Codec:
             raise StreamError(f"payload holds {src.dtype} {src.shape}, expected {out.dtype} {out.shape}")
         result = np.empty(src.shape, src.dtype) if out is None else out
         if fused and self.kernel is not None and self.kernel.accepts(result):
-            self.kernel.decode(payload, result)
+            self.kernel.decode(src, result)
         else:
             result[...] = self.stage.decode(None, src)
         return result
@@ -154,7 +208,7 @@ class Codec:
         self._check_out(src, out)
         kernel = self._device_kernel(out) if fused and reference is None else None
         if kernel is not None:
-            for _ in src.lengths:
+            for _ in range(src.stripes):
                 src.stripe()  # the checks
             if kernel.decode(to_device(payload, out.device), src, out):
                 return out

@@ -19,7 +19,7 @@ from tensorpress.core.container import BUNDLE, MAX_NBYTES, Container
 from tensorpress.core.device import stays
 from tensorpress.core.errors import InputError, StreamError
 from tensorpress.core.site import Site
-from tensorpress.core.stream import frame_nbytes, read_frame, write_frame
+from tensorpress.core.stream import frame_nbytes, read_frame
 from tensorpress.planning.plan import Entry, Plan
 from tensorpress.pytorch.taps import refuse_opaque, tapped
 from tensorpress.pytorch.tensors import blank, images, images_there, restored
@@ -126,7 +126,7 @@ class Run:
 
     def _real(self, index: int, source: Any, target: Any, reference: Array | None) -> int:
         codec = self.plan.entries[index].codec
-        data = write_frame(codec.encode_payload(source, reference=reference), index, self.plan.id)
+        data = codec.encode_frame(source, index, self.plan.id, reference=reference)
         payload = read_frame(data).payload
         codec.decode_payload(payload, out=target, reference=reference)
         if self.keep:

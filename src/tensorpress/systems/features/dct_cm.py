@@ -15,14 +15,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
 from tensorpress.blocks.cell_fit import fit_centroid, fit_transform
-from tensorpress.blocks.cell_kernel import CellKernel
-from tensorpress.blocks.cells import MODES, CellRules, Cells, make_rules
+from tensorpress.blocks.cells import MODES, CellRules, Cells, make_rules, native_cells
 from tensorpress.blocks.dct import LENGTHS
 from tensorpress.blocks.levels import Array, Levels
+from tensorpress.blocks.map_kernel import MapKernel
 from tensorpress.core.card import Card
 from tensorpress.core.codec import Codec
 from tensorpress.core.errors import InputError
@@ -108,8 +109,9 @@ def build(config: Config, state: dict[str, bytes]) -> Codec:
     check(config)
     levels = Levels(config.scale, config.reciprocal, config.zero_point, config.scale_rule)
     rules_for = {zero: rules(config, zero) for zero in (config.zero_point, 0, 128)}
-    kernel = CellKernel(levels, rules_for)
-    return Codec("dct_cm", config, levels >> Cells(rules_for, levels.zero_of), {}, lambda samples: fit(config, samples), kernel, kernel.on_device)
+    kernel = MapKernel(levels, {zero: native_cells(rules) for zero, rules in rules_for.items()})
+    cells = Cells(rules_for, levels.zero_of)
+    return Codec("dct_cm", config, levels >> cells, {}, lambda samples: fit(config, samples), kernel, partial(cells.on_device, levels))
 
 
 def fit(config: Config, samples: Sequence[Array]) -> Codec:
