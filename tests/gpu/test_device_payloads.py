@@ -60,6 +60,8 @@ def test_bytes_and_values_are_those_of_the_host(device, make, shape, signed, onl
     held = codec.encode_on_device(x)
     assert held.device.type == device.type and sealed(held.cpu().numpy()) == payload
     expected = codec.decode_payload(payload)
+    own = np.zeros(len(payload) + 64, np.uint8)
+    assert bytes(codec.encode_payload(x, own)) == payload and bytes(codec.encode_frame(x, 3, 77, own)) == bytes(codec.encode_frame(array, 3, 77))
     for found in (codec.decode_payload(payload, out=torch.empty_like(x)), codec.decode_on_device(held)):
         assert found.device.type == device.type and np.array_equal(found.cpu().numpy(), expected)
 

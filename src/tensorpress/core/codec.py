@@ -131,7 +131,7 @@ class Codec:
     def encode_frame(self, x: Any, site: int, plan_id: int, out: Array | None = None, *, reference: Array | None = None) -> memoryview:
         """The plan-bound form of `x`; in `out`, where given: it may begin up to MAX_FRAME_HEAD_NBYTES behind its front."""
         if is_tensor(x):
-            if reference is None and self._device_kernel(x) is not None:
+            if reference is None and self.runs_beside(x):
                 frame = write_frame(self.encode_payload(x), site, plan_id)
                 return memoryview(frame) if out is None else placed(frame, writable_bytes(out))
             x = to_host(x)
@@ -196,6 +196,10 @@ class Codec:
         if kernel is None or not kernel.decode(payload, src, out):
             from_host(self.decode_payload(sealed(payload.cpu().numpy()), max_nbytes=max_nbytes), out)
         return out
+
+    def runs_beside(self, x: Any) -> bool:
+        """Whether tensor `x` is coded on its own device: it lies on a GPU, triton is there, and the codec has kernels for it."""
+        return self._device_kernel(x) is not None
 
     def _device_kernel(self, x: Any) -> DeviceKernel | None:
         if self.device is None or self.reference or not stays(x):

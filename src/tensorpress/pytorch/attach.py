@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 from tensorpress.core.binary import Buffer, canonical_json
 from tensorpress.core.container import BUNDLE, MAX_NBYTES, Container
-from tensorpress.core.device import stays
 from tensorpress.core.errors import InputError, StreamError
 from tensorpress.core.site import Site
 from tensorpress.core.stream import frame_nbytes, read_frame
@@ -113,7 +112,7 @@ class Run:
         """Whether a tensor on a GPU is coded there: frames are read by the host, and so is all that others want to see."""
         entry = self.plan.entries[index]
         seen = self.watch is not None or entry.reference is not None or index in self.plan.referenced
-        return self.exact and not seen and entry.codec.device is not None and stays(tensor)
+        return self.exact and not seen and entry.codec.runs_beside(tensor)
 
     def _reference(self, entry: Entry, number: int, source: Array) -> Array | None:
         if entry.reference is None:
