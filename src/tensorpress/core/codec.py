@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from tensorpress.core.binary import Buffer, canonical_json, digest, parse_json
 from tensorpress.core.container import MAX_NBYTES
-from tensorpress.core.device import blank, dtype_of, from_host, index_of, is_tensor, stays, to_device, to_host
+from tensorpress.core.device import blank, dtype_of, from_host, index_of, is_tensor, launching_beside, stays, to_device, to_host
 from tensorpress.core.errors import InputError, StreamError
 from tensorpress.core.payload import Reader, Writer, head_bytes, placed, sealed, stripe_count
 from tensorpress.core.stage import Stage
@@ -42,6 +42,16 @@ class Simulating(Protocol):
     """A stage that knows what its decoder will give when it has written the bytes."""
 
     def simulate(self, x: Array, out: Writer) -> Array: ...
+
+
+def written_by(kernel: DeviceKernel, x: Any) -> Any:
+    with launching_beside(x):
+        return kernel.encode(x.detach())
+
+
+def read_by(kernel: DeviceKernel, payload: Any, src: Reader, out: Any) -> bool:
+    with launching_beside(out):
+        return kernel.decode(payload, src, out)
 
 
 def writable_bytes(out: Array, x: Array | None = None) -> Array:
@@ -105,7 +115,7 @@ class Codec:
         """
         if is_tensor(x):
             kernel = self._device_kernel(x) if fused and reference is None else None
-            written = None if kernel is None else kernel.encode(x.detach())
+            written = None if kernel is None else written_by(kernel, x)
             if written is not None:
                 whole = sealed(written.cpu().numpy())
                 return whole if out is None else placed(whole, writable_bytes(out))
@@ -181,7 +191,7 @@ class Codec:
         kernel = self._device_kernel(x)
         if kernel is None:
             raise InputError(f"codec {self.id!r} cannot keep a {x.dtype} tensor of {x.device} there: it needs a GPU, the extra 'gpu', and kernels for both")
-        written = kernel.encode(x.detach())
+        written = written_by(kernel, x)
         return to_device(self.encode_payload(to_host(x)), x.device) if written is None else written
 
     def decode_on_device(self, payload: Any, *, out: Any = None, max_nbytes: int = MAX_NBYTES) -> Any:
@@ -193,7 +203,7 @@ class Codec:
         out = blank(src, payload.device) if out is None else out
         self._check_out(src, out)
         kernel = self._device_kernel(out)
-        if kernel is None or not kernel.decode(payload, src, out):
+        if kernel is None or not read_by(kernel, payload, src, out):
             from_host(self.decode_payload(sealed(payload.cpu().numpy()), max_nbytes=max_nbytes), out)
         return out
 
@@ -214,7 +224,7 @@ class Codec:
         if kernel is not None:
             for _ in range(src.stripes):
                 src.stripe()  # the checks
-            if kernel.decode(to_device(payload, out.device), src, out):
+            if read_by(kernel, to_device(payload, out.device), src, out):
                 return out
         from_host(self.decode_payload(payload, max_nbytes=max_nbytes, fused=fused, reference=reference), out)
         return out

@@ -32,6 +32,11 @@ def stays(x: Any) -> bool:
     return wanted != "0" and (x.is_cuda or wanted == "1") and importlib.util.find_spec("triton") is not None
 
 
+def launching_beside(x: Any) -> Any:
+    """A context in which kernels are launched on the GPU of tensor `x`, of several."""
+    return sys.modules["torch"].cuda.device_of(x)
+
+
 def to_host(x: Any) -> NDArray[Any]:
     """The values of tensor `x` as an array, fetched where it is not on the host; bfloat16, which NumPy lacks, as float32."""
     torch = sys.modules["torch"]

@@ -14,6 +14,7 @@ import triton.language as tl
 from torch import Tensor
 
 from tensorpress.blocks.levels import Levels
+from tensorpress.core.device import launching_beside
 from tensorpress.core.errors import InputError
 
 FLOAT, UNSIGNED, SIGNED, WIDE = (tl.constexpr(k) for k in range(4))  # what a tensor's values are
@@ -90,7 +91,8 @@ def quantise(x: Tensor, levels: Levels, dtype: torch.dtype = torch.uint8) -> Ten
     if x.numel():
         grid = (triton.cdiv(x.numel(), BLOCK),)
         flip = 128 if dtype == torch.int8 else 0
-        _quantise[grid](x, out, fault, levels.reciprocal, levels.zero_point, x.numel(), flip, BLOCK=BLOCK, **EXACT)
+        with launching_beside(x):
+            _quantise[grid](x, out, fault, levels.reciprocal, levels.zero_point, x.numel(), flip, BLOCK=BLOCK, **EXACT)
     if fault.item():
         raise InputError("the tensor holds NaN or infinity; only finite values can be quantised")
     return out.view(dtype)
@@ -106,5 +108,6 @@ def restore(coded: Tensor, levels: Levels, dtype: torch.dtype = torch.float32) -
     coded = coded.contiguous()
     out = torch.empty(coded.shape, dtype=dtype, device=coded.device)
     if coded.numel():
-        _restore[(triton.cdiv(coded.numel(), BLOCK),)](coded.view(torch.uint8), table, out, coded.numel(), BLOCK=BLOCK, **EXACT)
+        with launching_beside(coded):
+            _restore[(triton.cdiv(coded.numel(), BLOCK),)](coded.view(torch.uint8), table, out, coded.numel(), BLOCK=BLOCK, **EXACT)
     return out
