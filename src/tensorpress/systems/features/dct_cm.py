@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
@@ -109,7 +110,8 @@ def build(config: Config, state: dict[str, bytes]) -> Codec:
     levels = Levels(config.scale, config.reciprocal, config.zero_point, config.scale_rule)
     rules_for = {zero: rules(config, zero) for zero in (config.zero_point, 0, 128)}
     kernel = MapKernel(levels, {zero: native_cells(rules) for zero, rules in rules_for.items()})
-    return Codec("dct_cm", config, levels >> Cells(rules_for, levels.zero_of), {}, lambda samples: fit(config, samples), kernel)
+    cells = Cells(rules_for, levels.zero_of)
+    return Codec("dct_cm", config, levels >> cells, {}, lambda samples: fit(config, samples), kernel, partial(cells.on_device, levels))
 
 
 def fit(config: Config, samples: Sequence[Array]) -> Codec:
