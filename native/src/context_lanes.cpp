@@ -144,8 +144,11 @@ inline __m512i quantised(const ContextModel& m, const MapView& map, const Cell& 
   alignas(64) uint8_t rows[area];
   if (map.element != Element::f32 && m.lanes.whole) {
     const auto* const from = static_cast<const uint8_t*>(map.data) + first;
-    for (int y = 0; y < cell.rows; ++y)
-      _mm_storel_epi64(reinterpret_cast<__m128i*>(rows + side * y), _mm_maskz_loadu_epi8(mask, from + y * map.row_stride));
+    if (cell.columns == side)
+      for (int y = 0; y < cell.rows; ++y) std::memcpy(rows + side * y, from + y * map.row_stride, side);
+    else
+      for (int y = 0; y < cell.rows; ++y)
+        _mm_storel_epi64(reinterpret_cast<__m128i*>(rows + side * y), _mm_maskz_loadu_epi8(mask, from + y * map.row_stride));
     const __m512i x = _mm512_load_si512(rows);
     if (map.element == Element::u8 && m.low == 0 && m.high == 255) return _mm512_maskz_mov_epi8(cell.there, x);
     const bool is_signed = map.element == Element::i8;
@@ -209,28 +212,22 @@ inline void turned(const int16_t (*from)[area], int16_t (*to)[lanes]) {
     }
 }
 
-// The inverse: to[lane][i] = from[i][lane].
-inline void turned_back(const int16_t (*from)[lanes], int16_t (*to)[area]) {
-  for (int i = 0; i < area; i += 8) {
-    __m512i r[8], s[8];
-    for (int k = 0; k < 8; ++k) r[k] = _mm512_load_si512(from[i + k]);
-    for (int k = 0; k < 8; k += 2) {
-      s[k] = _mm512_unpacklo_epi16(r[k], r[k + 1]);
-      s[k + 1] = _mm512_unpackhi_epi16(r[k], r[k + 1]);
-    }
-    for (int k = 0; k < 8; k += 4) {
-      r[k] = _mm512_unpacklo_epi32(s[k], s[k + 2]), r[k + 1] = _mm512_unpackhi_epi32(s[k], s[k + 2]);
-      r[k + 2] = _mm512_unpacklo_epi32(s[k + 1], s[k + 3]), r[k + 3] = _mm512_unpackhi_epi32(s[k + 1], s[k + 3]);
-    }
-    for (int k = 0; k < 4; ++k) {
-      s[2 * k] = _mm512_unpacklo_epi64(r[k], r[k + 4]);
-      s[2 * k + 1] = _mm512_unpackhi_epi64(r[k], r[k + 4]);
-    }
-    for (int k = 0; k < 8; ++k) {  // s[k]: eight values of lanes k, 8 + k, 16 + k, 24 + k
-      _mm_store_si128(reinterpret_cast<__m128i*>(to[k] + i), _mm512_castsi512_si128(s[k]));
-      _mm_store_si128(reinterpret_cast<__m128i*>(to[8 + k] + i), _mm512_extracti32x4_epi32(s[k], 1));
-      _mm_store_si128(reinterpret_cast<__m128i*>(to[16 + k] + i), _mm512_extracti32x4_epi32(s[k], 2));
-      _mm_store_si128(reinterpret_cast<__m128i*>(to[24 + k] + i), _mm512_extracti32x4_epi32(s[k], 3));
+// The way back, of bytes: to[lane][i] = from[i][lane].
+inline void turned_back(const uint8_t (*from)[lanes], uint8_t (*to)[area]) {
+  for (int i = 0; i < area; i += 16) {
+    __m256i r[16], s[16];
+    for (int k = 0; k < 16; ++k) r[k] = _mm256_load_si256(reinterpret_cast<const __m256i*>(from[i + k]));
+    for (int k = 0; k < 8; ++k) s[2 * k] = _mm256_unpacklo_epi8(r[2 * k], r[2 * k + 1]), s[2 * k + 1] = _mm256_unpackhi_epi8(r[2 * k], r[2 * k + 1]);
+    for (int k = 0; k < 16; k += 4)
+      for (int n = 0; n < 2; ++n)
+        r[k + 2 * n] = _mm256_unpacklo_epi16(s[k + n], s[k + 2 + n]), r[k + 2 * n + 1] = _mm256_unpackhi_epi16(s[k + n], s[k + 2 + n]);
+    for (int k = 0; k < 16; k += 8)
+      for (int n = 0; n < 4; ++n)
+        s[k + 2 * n] = _mm256_unpacklo_epi32(r[k + n], r[k + 4 + n]), s[k + 2 * n + 1] = _mm256_unpackhi_epi32(r[k + n], r[k + 4 + n]);
+    for (int n = 0; n < 8; ++n) r[2 * n] = _mm256_unpacklo_epi64(s[n], s[8 + n]), r[2 * n + 1] = _mm256_unpackhi_epi64(s[n], s[8 + n]);
+    for (int k = 0; k < 16; ++k) {  // r[k]: sixteen values of lanes k and 16 + k
+      _mm_store_si128(reinterpret_cast<__m128i*>(to[k] + i), _mm256_castsi256_si128(r[k]));
+      _mm_store_si128(reinterpret_cast<__m128i*>(to[16 + k] + i), _mm256_extracti128_si256(r[k], 1));
     }
   }
 }
@@ -261,14 +258,13 @@ Memory& kept() {
   return *memory;
 }
 
-// class << 8 | value of 64 places whose values are known.
-inline void put_keys(const ContextModel& m, const Lookups& lookups, int64_t channel, __m512i q, Plane* planes, const Plane& then, int16_t* keys) {
+// Classes of 64 places whose values are known.
+inline Sum known_classes(const ContextModel& m, const Lookups& lookups, int64_t channel, __m512i q, Plane* planes, const Plane& then) {
   Plane& plane = planes[channel % block];
   put_roots(lookups, q, plane);
   Sum sum = cross_sum(m, channel, planes, then);
   sum.six(m.lanes.weights.data() + channel * m.features(), plane.values());
-  _mm512_store_si512(keys, _mm512_or_si512(_mm512_slli_epi16(lookups.class_of(sum.upper), 8), first_half(q)));
-  _mm512_store_si512(keys + 32, _mm512_or_si512(_mm512_slli_epi16(lookups.class_of(sum.lower), 8), second_half(q)));
+  return {lookups.class_of(sum.upper), lookups.class_of(sum.lower)};
 }
 
 inline __m512i widened(__m512i v, int half) {
@@ -292,7 +288,7 @@ struct Encoder {
   int count = 0;
   struct Memory {
     Plane planes[block], then;
-    alignas(64) int16_t keys[block][strands][lanes][area];  // of each lane
+    alignas(64) int16_t keys[block][strands][lanes][area];  // class << 8 | value, of each lane
     alignas(64) int16_t across[strands][area][lanes];
     alignas(64) uint8_t words[strands * lanes][words_nbytes];
   };
@@ -310,7 +306,10 @@ struct Encoder {
       const __m512i q = quantised(m, x, cell, channel);
       busy |= _mm512_cmpneq_epi8_mask(q, zero);
       if (m.reference) put_roots(lookups, quantised(m, *before, cell, channel), memory.then);
-      put_keys(m, lookups, channel, q, memory.planes, memory.then, memory.keys[c][count / lanes][count % lanes]);
+      const Sum classes = known_classes(m, lookups, channel, q, memory.planes, memory.then);
+      int16_t* const keys = memory.keys[c][count / lanes][count % lanes];
+      _mm512_store_si512(keys, _mm512_or_si512(_mm512_slli_epi16(classes.upper, 8), first_half(q)));
+      _mm512_store_si512(keys + 32, _mm512_or_si512(_mm512_slli_epi16(classes.lower, 8), second_half(q)));
     }
     cell.entry = cell.nbytes = 0;
     if (!busy) return;
@@ -407,8 +406,10 @@ struct Decoder {
   const bool exact;
   struct Strand {
     Plane planes[lanes][block];
-    alignas(64) int16_t values[lanes][area];
+    alignas(64) int16_t sums[lanes][area];  // all but their spatial parts
     alignas(64) int16_t across[area][lanes];
+    alignas(64) uint8_t values[area][lanes], classes[area][lanes];
+    alignas(64) uint8_t lane_values[lanes][area], lane_classes[lanes][area];
     alignas(64) int16_t weights[context_spatial][lanes];
     alignas(64) int16_t roots[side + 2][side + 4][lanes];  // by row and column, two zeros before
   };
@@ -434,11 +435,14 @@ struct Decoder {
         q = _mm512_load_si512(rows);
         if (_mm512_cmpgt_epu8_mask(q, _mm512_set1_epi8(char(m.low + m.high)))) return false;
       }
-      int16_t* const keys = memory.strand[0].values[0];
-      if (m.reference) put_roots(lookups, quantised(m, *before, cell, cell.channel + c), memory.then);
-      if (exact) _mm512_store_si512(keys, first_half(q)), _mm512_store_si512(keys + 32, second_half(q));
-      else put_keys(m, lookups, cell.channel + c, q, memory.strand[0].planes[0], memory.then, keys);
-      write(cell, c, keys);
+      alignas(64) uint8_t classes[area];
+      if (!exact) {
+        if (m.reference) put_roots(lookups, quantised(m, *before, cell, cell.channel + c), memory.then);
+        const Sum found = known_classes(m, lookups, cell.channel + c, q, memory.strand[0].planes[0], memory.then);
+        _mm256_store_si256(reinterpret_cast<__m256i*>(classes), _mm512_cvtepi16_epi8(found.upper));
+        _mm256_store_si256(reinterpret_cast<__m256i*>(classes + 32), _mm512_cvtepi16_epi8(found.lower));
+      }
+      write(Place(*this, cell), c, q, classes);
     }
     return true;
   }
@@ -450,15 +454,32 @@ struct Decoder {
   }
 
  private:
+  // Where a cell's values go.
+  struct Place {
+    int64_t channel;
+    int channels, rows, columns;
+    uint64_t there;
+    uint8_t* to;  // first value, of whatever type
+    Place() = default;
+    Place(const Decoder& d, const Cell& cell) : channel(cell.channel), channels(cell.channels), rows(cell.rows), columns(cell.columns), there(cell.there) {
+      const int64_t first = cell.channel * d.out.channel_stride + cell.row * d.out.row_stride + cell.column;
+      to = static_cast<uint8_t*>(d.out.data) + first * (d.exact ? 1 : int64_t{sizeof(float)});
+    }
+  };
+
   template <int used>
   void decode(std::vector<Cell>& cells, const uint32_t* order, int count, uint8_t* good) {
     Presence presence[used];
     Extent extent;
+    Place places[used * lanes];
     alignas(64) uint32_t at[used * lanes] = {}, state[used * lanes], first[used * lanes];
     for (int l = 0; l < used * lanes; ++l) first[l] = first_state;
+    bool alike = count == used * lanes;
     for (int l = 0; l < count; ++l) {
       const Cell& cell = cells[order[l]];
       presence[l / lanes].add(l % lanes, cell), extent.add(cell);
+      places[l] = Place(*this, cell);
+      alike = alike && cell.channels == places[0].channels && cell.rows == places[0].rows && cell.columns == places[0].columns;
       std::memcpy(&first[l], payload + cell.at, 4);
       at[l] = cell.at + 4;
     }
@@ -466,12 +487,16 @@ struct Decoder {
     for (int g = 0; g < used; ++g) std::memset(memory.strand[g].roots, 0, sizeof memory.strand[g].roots);
     for (int c = 0; c < extent.channels; ++c) {
       for (int l = 0; l < count; ++l)
-        if (c < cells[order[l]].channels) predict(cells[order[l]], c, memory.strand[l / lanes], l % lanes);
-      for (int g = 0; g < used; ++g) turned(memory.strand[g].values, memory.strand[g].across);
-      step_all<used>(presence, extent, c, state, at);
-      for (int g = 0; g < used; ++g) turned_back(memory.strand[g].across, memory.strand[g].values);
+        if (c < places[l].channels) predict(cells[order[l]], c, memory.strand[l / lanes], l % lanes);
+      for (int g = 0; g < used; ++g) turned(memory.strand[g].sums, memory.strand[g].across);
+      if (alike) step_all<used, true>(presence, extent, c, state, at);
+      else step_all<used, false>(presence, extent, c, state, at);
+      for (int g = 0; g < used; ++g) {
+        turned_back(memory.strand[g].values, memory.strand[g].lane_values);
+        if (!exact) turned_back(memory.strand[g].classes, memory.strand[g].lane_classes);
+      }
       for (int l = 0; l < count; ++l)
-        if (c < cells[order[l]].channels) finish(cells[order[l]], c, memory.strand[l / lanes], l % lanes);
+        if (c < places[l].channels) finish(places[l], c, memory.strand[l / lanes], l % lanes);
     }
     for (int l = 0; l < count; ++l) {
       const Cell& cell = cells[order[l]];
@@ -484,29 +509,27 @@ struct Decoder {
     const int64_t channel = cell.channel + c;
     if (m.reference) put_roots(lookups, quantised(m, *before, cell, channel), memory.then);
     const Sum sum = cross_sum(m, channel, strand.planes[lane], memory.then);
-    _mm512_store_si512(strand.values[lane], sum.upper), _mm512_store_si512(strand.values[lane] + 32, sum.lower);
+    _mm512_store_si512(strand.sums[lane], sum.upper), _mm512_store_si512(strand.sums[lane] + 32, sum.lower);
     const int8_t* const w = m.weights.data() + channel * m.features();
     for (int k = 0; k < context_spatial; ++k) strand.weights[k][lane] = w[k];
   }
 
   // The values that one lane found in a channel: their roots for channels to come, and to the output.
-  void finish(const Cell& cell, int c, Strand& strand, int lane) {
-    const __m512i byte = _mm512_set1_epi16(255);
-    int16_t *const found = strand.values[lane], *const to = strand.planes[lane][c].values();
-    const __m512i upper = lookups.root_of(_mm512_and_si512(_mm512_load_si512(found), byte));
-    const __m512i lower = lookups.root_of(_mm512_and_si512(_mm512_load_si512(found + 32), byte));
-    _mm512_storeu_si512(to, _mm512_maskz_mov_epi16(uint32_t(cell.there), upper));
-    _mm512_storeu_si512(to + 32, _mm512_maskz_mov_epi16(uint32_t(cell.there >> 32), lower));
-    write(cell, c, found);
+  void finish(const Place& place, int c, Strand& strand, int lane) {
+    const __m512i q = _mm512_load_si512(strand.lane_values[lane]);
+    int16_t* const to = strand.planes[lane][c].values();
+    _mm512_storeu_si512(to, _mm512_maskz_mov_epi16(uint32_t(place.there), lookups.root_of(first_half(q))));
+    _mm512_storeu_si512(to + 32, _mm512_maskz_mov_epi16(uint32_t(place.there >> 32), lookups.root_of(second_half(q))));
+    write(place, c, q, strand.lane_classes[lane]);
   }
 
-  // One channel of all lanes: across[i] holds sums when it begins, class << 8 | value when it ends.
-  template <int used>
+  // One channel of all lanes. alike: every lane has a value at every place.
+  template <int used, bool alike>
   void step_all(const Presence (&presence)[used], const Extent& extent, int c, uint32_t* states, uint32_t* places) {
     const int* const entries = reinterpret_cast<const int*>(m.lanes.decode.data());
     const __m512i even = _mm512_load_si512(even_words), slots = _mm512_set1_epi32((1 << bits) - 1);
-    const __m512i top = _mm512_set1_epi32(m.low + m.high), zero = _mm512_set1_epi16(int16_t(m.low)), zero32 = _mm512_set1_epi32(m.low);
-    const bool two_signs = m.low > 0;
+    const __m512i top = _mm512_set1_epi16(int16_t(m.low + m.high)), zero = _mm512_set1_epi16(int16_t(m.low)), zero32 = _mm512_set1_epi32(m.low);
+    const bool two_signs = m.low > 0, with_classes = !exact;
     __m512i state[2 * used], at[2 * used], words[2 * used];
     for (int h = 0; h < 2 * used; ++h) state[h] = _mm512_load_si512(states + 16 * h), at[h] = _mm512_load_si512(places + 16 * h);
     bool fresh = false;
@@ -516,10 +539,10 @@ struct Decoder {
       for (int i = 0; i < extent.columns; ++i) {
         if (!fresh)
 #pragma GCC unroll 4
-          for (int h = 0; h < 2 * used; ++h) {  // two words of each lane; behind the payload's end stand zeros
+          for (int h = 0; h < 2 * used; ++h) {  // two words of each lane, the first in the upper half; behind the payload's end stand zeros
             const __m512i from = _mm512_min_epu32(at[h], _mm512_set1_epi32(int(last)));
             const __m512i beyond = _mm512_slli_epi32(_mm512_sub_epi32(at[h], from), 3);
-            words[h] = _mm512_srlv_epi32(_mm512_i32gather_epi32(from, payload, 1), beyond);
+            words[h] = _mm512_rol_epi32(_mm512_srlv_epi32(_mm512_i32gather_epi32(from, payload, 1), beyond), 16);
           }
         fresh = !fresh;
 #pragma GCC unroll 2
@@ -534,14 +557,14 @@ struct Decoder {
           p = _mm512_add_epi16(p, _mm512_mullo_epi16(weight(5), _mm512_load_si512(strand.roots[y][2 + i])));
           p = _mm512_add_epi16(p, _mm512_mullo_epi16(weight(0), west[g]));
           const __m512i class_ = lookups.class_of(p);
-          const uint32_t active = presence[g].at(c, y, i);
+          const uint32_t active = alike ? ~0u : presence[g].at(c, y, i);
           __m512i value[2];
 #pragma GCC unroll 2
           for (int half = 0; half < 2; ++half) {
             const int h = 2 * g + half;
             const auto on = __mmask16(active >> 16 * half);
-            const __m512i slot = _mm512_and_si512(state[h], slots);
-            const __m512i e = _mm512_i32gather_epi32(_mm512_or_si512(_mm512_slli_epi32(widened(class_, half), bits), slot), entries, 4);
+            const __m512i row = _mm512_slli_epi32(widened(class_, half), bits);
+            const __m512i e = _mm512_i32gather_epi32(_mm512_or_si512(row, _mm512_and_si512(state[h], slots)), entries, 4);
             const __m512i first = _mm512_and_si512(e, _mm512_set1_epi32(255));
             const __m512i bias = _mm512_and_si512(_mm512_srli_epi32(e, 8), _mm512_set1_epi32(0xFFF));
             __m512i x = _mm512_add_epi32(_mm512_mullo_epi32(_mm512_srli_epi32(e, 20), _mm512_srli_epi32(state[h], bits)), bias);
@@ -549,19 +572,20 @@ struct Decoder {
             const __m512i k = _mm512_subs_epu16(_mm512_set1_epi32(28), _mm512_lzcnt_epi32(magnitude));
             const __m512i extra = _mm512_andnot_si512(_mm512_sllv_epi32(_mm512_set1_epi32(-1), k), x);
             x = _mm512_srlv_epi32(x, k);
-            __m512i v = _mm512_add_epi32(first, extra);
-            if (two_signs) v = _mm512_mask_sub_epi32(v, _mm512_cmplt_epi32_mask(first, zero32), first, extra);
-            value[half] = _mm512_max_epi32(_mm512_min_epi32(v, top), _mm512_setzero_si512());
-            const __mmask16 need = _mm512_mask_cmplt_epu32_mask(on, x, _mm512_set1_epi32(first_state));
-            const __m512i more = _mm512_or_si512(_mm512_slli_epi32(x, 16), _mm512_and_si512(words[h], _mm512_set1_epi32(0xFFFF)));
-            x = _mm512_mask_mov_epi32(x, need, more);
-            words[h] = _mm512_mask_srli_epi32(words[h], need, words[h], 16);
+            value[half] = _mm512_add_epi32(first, extra);
+            if (two_signs) value[half] = _mm512_mask_sub_epi32(value[half], _mm512_cmplt_epi32_mask(first, zero32), first, extra);
+            __mmask16 need = _mm512_cmplt_epu32_mask(x, _mm512_set1_epi32(first_state));
+            if (!alike) need &= on;
+            x = _mm512_mask_shldi_epi32(x, need, x, words[h], 16);
+            words[h] = _mm512_mask_slli_epi32(words[h], need, words[h], 16);
             at[h] = _mm512_mask_add_epi32(at[h], need, at[h], _mm512_set1_epi32(2));
-            state[h] = _mm512_mask_mov_epi32(state[h], on, x);
+            state[h] = alike ? x : _mm512_mask_mov_epi32(state[h], on, x);
           }
           __m512i v = _mm512_permutex2var_epi16(value[0], even, value[1]);
-          v = _mm512_mask_mov_epi16(zero, active, v);
-          _mm512_store_si512(strand.across[side * y + i], _mm512_or_si512(_mm512_slli_epi16(class_, 8), v));
+          v = _mm512_max_epi16(_mm512_min_epi16(v, top), _mm512_setzero_si512());
+          if (!alike) v = _mm512_mask_mov_epi16(zero, active, v);
+          _mm256_store_si256(reinterpret_cast<__m256i*>(strand.values[side * y + i]), _mm512_cvtepi16_epi8(v));
+          if (with_classes) _mm256_store_si256(reinterpret_cast<__m256i*>(strand.classes[side * y + i]), _mm512_cvtepi16_epi8(class_));
           further[g] = west[g];
           west[g] = lookups.root_of(v);
           _mm512_store_si512(strand.roots[y + 2][i + 2], west[g]);
@@ -574,32 +598,32 @@ struct Decoder {
   alignas(64) static constexpr int16_t even_words[lanes] = {0,  2,  4,  6,  8,  10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30,
                                                             32, 34, 36, 38, 40, 42, 44, 46, 48, 50, 52, 54, 56, 58, 60, 62};
 
-  // One channel of a cell, from keys, to the output.
-  void write(const Cell& cell, int c, const int16_t* found) const {
-    const int64_t channel = cell.channel + c;
-    const int64_t first = channel * out.channel_stride + cell.row * out.row_stride + cell.column;
-    const auto mask = __mmask8((1u << cell.columns) - 1);
+  // One channel of a cell to the output.
+  void write(const Place& place, int c, __m512i q, const uint8_t* classes) const {
+    alignas(64) uint8_t rows[area];
+    const auto mask = __mmask8((1u << place.columns) - 1);
     if (exact) {
-      alignas(64) uint8_t rows[area];
-      const __m256i flip = _mm256_set1_epi8(char(out.element == Element::i8 ? m.low : 0));
-      _mm256_store_si256(reinterpret_cast<__m256i*>(rows), _mm256_sub_epi8(_mm512_cvtepi16_epi8(_mm512_load_si512(found)), flip));
-      _mm256_store_si256(reinterpret_cast<__m256i*>(rows + 32), _mm256_sub_epi8(_mm512_cvtepi16_epi8(_mm512_load_si512(found + 32)), flip));
-      auto* const at = static_cast<uint8_t*>(out.data) + first;
-      for (int y = 0; y < cell.rows; ++y)
-        _mm_mask_storeu_epi8(at + y * out.row_stride, mask, _mm_loadl_epi64(reinterpret_cast<const __m128i*>(rows + side * y)));
+      _mm512_store_si512(rows, out.element == Element::i8 ? _mm512_sub_epi8(q, _mm512_set1_epi8(char(m.low))) : q);
+      uint8_t* to = place.to + c * out.channel_stride;
+      if (place.columns == side)
+        for (int y = 0; y < place.rows; ++y, to += out.row_stride) std::memcpy(to, rows + side * y, side);
+      else
+        for (int y = 0; y < place.rows; ++y, to += out.row_stride)
+          _mm_mask_storeu_epi8(to, mask, _mm_loadl_epi64(reinterpret_cast<const __m128i*>(rows + side * y)));
       return;
     }
-    const __m256 step = _mm256_set1_ps(m.step128[size_t(channel)]);
-    auto* const at = static_cast<float*>(out.data) + first;
-    for (int y = 0; y < cell.rows; ++y) {
-      const __m256i key = _mm256_cvtepu16_epi32(_mm_load_si128(reinterpret_cast<const __m128i*>(found + side * y)));
-      const __m256i q = _mm256_sub_epi32(_mm256_and_si256(key, _mm256_set1_epi32(255)), _mm256_set1_epi32(m.low));
-      const __m256i magnitude = _mm256_min_epi32(_mm256_abs_epi32(q), _mm256_set1_epi32(3));
-      const __m256i index = _mm256_or_si256(_mm256_slli_epi32(_mm256_srli_epi32(key, 8), 2), magnitude);
-      __m256i shift = _mm256_i32gather_epi32(m.lanes.centroid.data(), index, 4);
-      shift = _mm256_mask_sub_epi32(shift, _mm256_cmplt_epi32_mask(q, _mm256_setzero_si256()), _mm256_setzero_si256(), shift);
-      const __m256 value = _mm256_mul_ps(_mm256_cvtepi32_ps(_mm256_add_epi32(_mm256_slli_epi32(q, 7), shift)), step);
-      _mm256_mask_storeu_ps(at + y * out.row_stride, mask, value);
+    _mm512_store_si512(rows, q);
+    const __m256 step = _mm256_set1_ps(m.step128[size_t(place.channel + c)]);
+    float* to = reinterpret_cast<float*>(place.to) + c * out.channel_stride;
+    for (int y = 0; y < place.rows; ++y, to += out.row_stride) {
+      const auto eight = [&](const uint8_t* p) { return _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p + side * y))); };
+      const __m256i level = _mm256_sub_epi32(eight(rows), _mm256_set1_epi32(m.low));
+      const __m256i magnitude = _mm256_min_epi32(_mm256_abs_epi32(level), _mm256_set1_epi32(3));
+      const __m256i index = _mm256_or_si256(_mm256_slli_epi32(eight(classes), 2), magnitude);
+      __m256i shift = _mm256_mmask_i32gather_epi32(_mm256_setzero_si256(), mask, index, m.lanes.centroid.data(), 4);
+      shift = _mm256_mask_sub_epi32(shift, _mm256_cmplt_epi32_mask(level, _mm256_setzero_si256()), _mm256_setzero_si256(), shift);
+      const __m256 value = _mm256_mul_ps(_mm256_cvtepi32_ps(_mm256_add_epi32(_mm256_slli_epi32(level, 7), shift)), step);
+      _mm256_mask_storeu_ps(to, mask, value);
     }
   }
 };

@@ -62,7 +62,7 @@ struct ContextModel {
   std::vector<std::uint16_t> path;              // [tokens][path_length]: node << 1 | bit; 0xFFFF ends it
   int path_length = 0;
   std::vector<std::uint32_t> start;             // [contexts][nodes]: first states of the adaptive models
-  std::vector<std::uint32_t> cdf;               // fast: [classes][tokens + 1], of 2^12
+  std::vector<std::uint32_t> cdf;               // fast: [classes][tokens + 1], of 2^11
   std::vector<std::uint16_t> slots;             // fast: [classes][2^11]
   std::vector<std::int8_t> centroid;            // [classes][4], 1/128 of a step
   std::vector<std::int32_t> price;              // [classes][values]: 1/256 bit, for the encoder's choice
