@@ -93,6 +93,17 @@ def test_kernel_equals_its_slow_twin(variant):
             assert np.array_equal(codec.decode_payload(payload), codec.decode_payload(payload, fused=False))
 
 
+def test_kernel_equals_its_slow_twin_on_maps_of_one_value(variant):
+    codec = fitted(*variant, feature_map((40, 20, 9), signed=True))
+    for value in (0.0, 1e-6, 5.0, -5.0):
+        x = np.full((40, 20, 9), value, np.float32)
+        payload = codec.encode_payload(x)
+        assert payload == codec.encode_payload(x, fused=False)
+        assert np.array_equal(codec.decode_payload(payload), codec.decode_payload(payload, fused=False))
+        x[:, 8:16] = feature_map((40, 8, 9), signed=True)  # stripes of one value before and behind
+        assert codec.encode_payload(x) == codec.encode_payload(x, fused=False)
+
+
 PORTABLE = """
 import hashlib
 from tests.conftest import feature_map
