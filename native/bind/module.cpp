@@ -3,7 +3,6 @@
 #include "tensorpress/crc32c.h"
 #include "tensorpress/frame.h"
 
-#include <cstring>
 #include <stdexcept>
 
 namespace {
@@ -25,28 +24,28 @@ class View {
 
 }  // namespace
 
+extern "C" __attribute__((noinline)) void tensorpress_kernel(void (*run)(void*), void* context) {
+  run(context);
+  asm volatile("");  // no jump instead of the call: the function ends after the kernel
+}
+
 NB_MODULE(_native, m) {
   m.doc() = "Native kernels of TensorPress; each has a slow twin in Python that says what it computes.";
   m.def(
       "crc32c",
       [](nb::handle object, std::uint32_t seed) {
         const View view(object);
-        nb::gil_scoped_release free_threads;
-        return tensorpress::crc32c(view.data(), view.size(), seed);
+        return without_gil([&] { return tensorpress::crc32c(view.data(), view.size(), seed); });
       },
       nb::arg("data"), nb::arg("seed") = 0);
-  m.def("write_frame", [](nb::handle payload, std::size_t index_nbytes, std::uint32_t site, std::uint32_t plan_id) {
+  m.def("frame_head", [](nb::handle payload, std::size_t index_nbytes, std::uint32_t site, std::uint32_t plan_id) {
     const View view(payload);
     if (index_nbytes > view.size()) throw std::invalid_argument("payload is shorter than its index");
     std::uint8_t head[tensorpress::max_frame_head_nbytes];
     const std::size_t nbytes = tensorpress::write_frame_head(head, site, plan_id, view.size(), view.data(), index_nbytes);
-    nb::object frame = nb::steal(PyBytes_FromStringAndSize(nullptr, static_cast<Py_ssize_t>(nbytes + view.size())));
-    if (!frame.is_valid()) throw nb::python_error();
-    char* out = PyBytes_AS_STRING(frame.ptr());
-    std::memcpy(out, head, nbytes);
-    std::memcpy(out + nbytes, view.data(), view.size());
-    return frame;
+    return nb::bytes(reinterpret_cast<const char*>(head), nbytes);
   });
+  bind_maps(m);
   bind_cells(m);
   bind_entropy(m);
   bind_words(m);

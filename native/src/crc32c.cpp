@@ -64,11 +64,15 @@ TP_FOLDING inline __m512i fold(__m512i x, __m512i by, __m512i there) {
 TP_FOLDING inline __m128i fold(__m128i x, __m128i by, __m128i there) {
   return _mm_xor_si128(_mm_xor_si128(_mm_clmulepi64_si128(x, by, 0x00), _mm_clmulepi64_si128(x, by, 0x11)), there);
 }
-TP_FOLDING inline __m128i distance(int bits) { return _mm_set_epi64x(std::int64_t(power(bits - 32)), std::int64_t(power(bits + 32))); }
+template <int bits>
+TP_FOLDING inline __m128i distance() {
+  constexpr std::uint64_t high = power(bits - 32), low = power(bits + 32);
+  return _mm_set_epi64x(std::int64_t(high), std::int64_t(low));
+}
 
 // Takes all whole 64 bytes of p, at least 256 (Gopal et al., Fast CRC Computation Using PCLMULQDQ, Intel 2009).
 TP_FOLDING std::uint32_t by_folding(const std::uint8_t* p, std::size_t n, std::uint32_t c) {
-  const __m512i by2048 = _mm512_broadcast_i32x4(distance(2048)), by512 = _mm512_broadcast_i32x4(distance(512));
+  const __m512i by2048 = _mm512_broadcast_i32x4(distance<2048>()), by512 = _mm512_broadcast_i32x4(distance<512>());
   __m512i x0 = _mm512_xor_si512(_mm512_loadu_si512(p), _mm512_zextsi128_si512(_mm_cvtsi32_si128(int(c))));
   __m512i x1 = _mm512_loadu_si512(p + 64), x2 = _mm512_loadu_si512(p + 128), x3 = _mm512_loadu_si512(p + 192);
   for (p += 256, n -= 256; n >= 256; p += 256, n -= 256) {
@@ -80,7 +84,7 @@ TP_FOLDING std::uint32_t by_folding(const std::uint8_t* p, std::size_t n, std::u
   alignas(64) std::uint64_t words[8];
   _mm512_store_si512(words, x0);
   __m128i y = _mm_load_si128(reinterpret_cast<const __m128i*>(words));
-  for (int i = 2; i < 8; i += 2) y = fold(y, distance(128), _mm_load_si128(reinterpret_cast<const __m128i*>(words + i)));
+  for (int i = 2; i < 8; i += 2) y = fold(y, distance<128>(), _mm_load_si128(reinterpret_cast<const __m128i*>(words + i)));
   _mm_store_si128(reinterpret_cast<__m128i*>(words), y);
   return std::uint32_t(_mm_crc32_u64(_mm_crc32_u64(0, words[0]), words[1]));
 }

@@ -4,7 +4,6 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "tensorpress/map.h"
 #include "tensorpress/payload.h"
 
 namespace tensorpress {
@@ -31,23 +30,19 @@ struct CellRules {
 constexpr int cell_columns = 8, cell_channels = 32, plane_size = 64;
 constexpr int cell_header_nbytes = 3;
 
-std::int64_t max_stripe_nbytes(const MapView& map);
-std::int64_t max_payload_nbytes(const MapView& map, std::size_t head_nbytes);  // slack included
+class Cells : public MapKernel {
+ public:
+  explicit Cells(const CellRules& rules) : rules_(rules) {}
+  std::int64_t max_stripe_nbytes(const MapView& map) const override;
+  Outcome encode(const MapView& map, std::int64_t number, std::uint8_t* out) const override;
+  Outcome decode(const std::uint8_t* data, std::int64_t nbytes, const MapView& map, std::int64_t number) const override;
 
-// head: the payload's head (type and shape), copied in front and the seed of every stripe check. Writes a whole payload.
-Outcome encode_cells(const MapView& map, const CellRules& rules, const std::uint8_t* head, std::size_t head_nbytes, std::uint8_t* out,
-                     std::int64_t capacity, int threads);
+ protected:
+  Cells() = default;
+  CellRules rules_{};
+};
 
-// payload: whole, with its head of head_nbytes and a stripe table whose sums were checked by the caller.
-Outcome decode_cells(const std::uint8_t* payload, std::int64_t nbytes, std::size_t head_nbytes, const CellRules& rules, const MapView& map,
-                     int threads);
-
-// How many cells took each mode, read from headers alone: counts[4], and bytes by part: headers, codes … of the payload.
-Outcome count_modes(const std::uint8_t* payload, std::int64_t nbytes, std::size_t head_nbytes, const MapView& map, std::int64_t counts[4]);
-
-// Plain zero bitmap: ceil(n / 8) bytes of bitmap (LSB first), then the non-zero words. Returns bytes written.
-std::int64_t zero_bitmap_encode(const std::uint8_t* words, std::int64_t count, int word_nbytes, std::uint8_t* out);
-// Returns false where the data is cut, too long, or its padding bits are set.
-bool zero_bitmap_decode(const std::uint8_t* data, std::int64_t nbytes, std::int64_t count, int word_nbytes, std::uint8_t* words);
+// How many cells of a payload took each mode, read from headers alone.
+Outcome count_modes(const std::uint8_t* payload, std::int64_t nbytes, std::size_t index_nbytes, std::int64_t counts[4]);
 
 }  // namespace tensorpress

@@ -10,10 +10,8 @@ struct StripeBody {
 };
 
 namespace scalar { extern const StripeBody stripe_body; }
-#if defined(TP_X86)
 namespace avx2 { extern const StripeBody stripe_body; }
 namespace avx512 { extern const StripeBody stripe_body; }
-#endif
 
 // Channels of a cell: 32, or more where the map has too few pixels to fill 2,048 values. (static: each instruction set
 // must keep its own copy)

@@ -7,7 +7,6 @@ enum class Isa : int { scalar, avx2, avx512 };
 
 Isa isa();
 
-// One of a kernel's bodies, in the order of Isa; where a kernel has no avx2 body of its own it names the scalar one twice.
 template <class Body>
 const Body& choose(const Body& scalar, const Body& avx2, const Body& avx512) {
   switch (isa()) {
@@ -18,3 +17,10 @@ const Body& choose(const Body& scalar, const Body& avx2, const Body& avx512) {
 }
 
 }  // namespace tensorpress
+
+// The body `name` of a kernel whose source CMakeLists.txt compiles once for each instruction set, into a namespace of its own.
+#if defined(TP_X86)
+#define TP_CHOOSE(name) ::tensorpress::choose(scalar::name, avx2::name, avx512::name)
+#else
+#define TP_CHOOSE(name) scalar::name
+#endif

@@ -20,8 +20,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from tensorpress import _native
 from tensorpress.blocks import bits, dct
-from tensorpress.blocks.levels import TOP, LevelMap
+from tensorpress.blocks.levels import TOP, LevelMap, Levels
+from tensorpress.core.codec import DeviceKernel
 from tensorpress.core.errors import StreamError
 from tensorpress.core.payload import STRIPE_ROWS, Reader, Writer, chw, stripe_count
 from tensorpress.core.stage import Stage
@@ -116,6 +118,26 @@ def make_rules(
         zero_map=zero_map,
         plane_codes=plane_codes,
         width=width,
+    )
+
+
+def native_cells(rules: CellRules) -> _native.Cells:
+    """The fused native twin of `Cells`, behind levels of the rules' zero point."""
+    return _native.Cells(
+        rules.zero,
+        rules.symbol_of,
+        rules.level_of,
+        np.ascontiguousarray(dct.matrix(rules.length) if rules.length else np.zeros((0, 0), np.int32)),
+        rules.keep,
+        rules.forward,
+        rules.offset,
+        rules.backward,
+        np.ascontiguousarray(rules.shift),
+        rules.lagrangian,
+        rules.modes,
+        rules.zero_map,
+        rules.plane_codes,
+        rules.width,
     )
 
 
@@ -263,7 +285,7 @@ def unpack_planes(payload: memoryview, flags: int, mode: int, planes: int, cell_
         used = int(counts[p] * widths[p])
         if counts[p]:
             taken = bits.unpack(values[done : done + used], int(widths[p])) if widths[p] else np.zeros(counts[p], np.uint32)
-            symbols[p, nonzero[p]] = taken + (1 if codes[p] < DENSE else 0)
+            symbols[p, nonzero[p]] = taken + (1 if codes[p] < DENSE else 0) & 255  # 8 bits that hold 255 wrap, as they do in a byte
         done += used
     if at != len(payload):
         raise StreamError(f"cell of mode {MODES[mode]} has {len(payload)} payload bytes, its sections fill {at}")
@@ -361,6 +383,11 @@ class Cells(Stage[LevelMap, None]):
 
     def __init__(self, rules_for: dict[int, CellRules], zero_of: Callable[[np.dtype[Any]], int]) -> None:
         self.rules_for, self.zero_of = rules_for, zero_of
+
+    def on_device(self, levels: Levels) -> DeviceKernel:
+        from tensorpress.blocks.gpu.cells import CellsOnDevice
+
+        return CellsOnDevice(levels, self.rules_for)
 
     def encode(self, x: LevelMap, out: Writer) -> None:
         shape, rules = chw(out.shape), self.rules_for[x.zero]

@@ -98,7 +98,7 @@ class MaxModel:
 
     @cached_property
     def roots(self) -> NDArray[np.int16]:
-        return Alphabet(self.low, self.high).roots(self.linear)
+        return Alphabet(self.low, self.high).roots(self.linear, False)
 
     @cached_property
     def first(self) -> NDArray[np.int16]:

@@ -9,14 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
+from tensorpress import _native
 from tensorpress.blocks.cell_fit import fit_centroid
 from tensorpress.blocks.cells import CellRules, make_rules
 from tensorpress.blocks.levels import Array, LevelMap, Levels
+from tensorpress.blocks.map_kernel import MapKernel
 from tensorpress.blocks.stepped_kernel import SteppedKernel
+from tensorpress.blocks.words import ZeroBitmap
 from tensorpress.core.codec import Codec
 from tensorpress.core.errors import InputError
 from tensorpress.core.payload import Reader, Writer
@@ -61,11 +65,18 @@ class Stepped(Stage[LevelMap, LevelMap]):
 
 
 def stepped_codec(
-    codec: str, config: Any, state: Mapping[str, bytes], stage: Callable[[Any, Levels, Mapping[str, bytes]], Words], *, wide: bool = False
+    codec: str,
+    config: Any,
+    state: Mapping[str, bytes],
+    stage: Callable[[Any, Levels, Mapping[str, bytes]], Words],
+    *,
+    wide: bool = False,
+    native: Callable[[CellRules], _native.MapKernel] | None = None,
 ) -> Codec:
     """The codec `levels >> Stepped >> stage(config, levels, state)`.
 
     `stage` with an empty state makes one whose `fit(list of word LevelMaps)` trains it, and whose `shared()` is then the state.
+    `native` makes the fused kernel of the whole chain, where there is one; else the front is fused alone.
     """
     if not 1 <= config.step <= 128:
         raise InputError(f"{codec}: step is 1 to 128 levels, not {config.step}")
@@ -79,7 +90,9 @@ def stepped_codec(
             found = replace(found, centroid=fit_centroid(maps, rules(found, maps[0].zero), found.step))
         stepped, nowhere = Stepped(found), Writer(np.dtype(np.uint8), ())
         trained = stage(found, fitted, {}).fit([stepped.encode(m, nowhere) for m in maps])
-        return stepped_codec(codec, found, dict(trained.shared()), stage, wide=wide)
+        return stepped_codec(codec, found, dict(trained.shared()), stage, wide=wide, native=native)
 
     front, words = Stepped(config), stage(config, levels, state)
-    return Codec(codec, config, levels >> front >> words, dict(state), fit, SteppedKernel(levels, front.rules, words))
+    kernel = SteppedKernel(levels, front.rules, words) if native is None else MapKernel(levels, {z: native(r) for z, r in front.rules.items()})
+    device = partial(words.on_device, front.rules) if isinstance(words, ZeroBitmap) else None
+    return Codec(codec, config, levels >> front >> words, dict(state), fit, kernel, device)

@@ -12,7 +12,7 @@ from tensorpress.blocks.cells import CellRules
 from tensorpress.blocks.levels import Array, LevelMap, Levels
 from tensorpress.core.binary import Buffer
 from tensorpress.core.errors import InputError
-from tensorpress.core.payload import Reader, Writer, chw
+from tensorpress.core.payload import Reader, Writer, chw, placed
 from tensorpress.core.stage import Stage
 
 MIDDLE = np.arange(256) ^ 128  # levels of int8, in the order of their bytes
@@ -24,10 +24,13 @@ class SteppedKernel:
     def __init__(self, levels: Levels, rules: Mapping[int, CellRules], words: Stage[LevelMap, None]) -> None:
         self.levels, self.rules, self.words = levels, rules, words
 
-    def accepts(self, x: Array) -> bool:
-        return x.dtype.kind == "f" or x.dtype.itemsize == 1
+    def accepts(self, dtype: np.dtype[Any], shape: tuple[int, ...]) -> bool:
+        return dtype.kind == "f" or dtype.itemsize == 1
 
-    def encode(self, x: Array) -> bytes:
+    def capacity(self, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
+        return None  # the words' own stage knows no bound
+
+    def encode(self, x: Array, out: Array | None = None, reference: Array | None = None) -> Buffer:
         zero = self.levels.zero_of(x.dtype)
         table = self.rules[zero].symbol_of
         words = np.empty(x.size, np.uint8)
@@ -43,12 +46,12 @@ class SteppedKernel:
         else:
             by_byte = np.ascontiguousarray(table[MIDDLE]) if x.dtype == np.int8 else table
             _native.bytes_to_words(np.ascontiguousarray(x).view(np.uint8).reshape(-1), by_byte, words)
-        out = Writer(x.dtype, x.shape)
-        self.words.encode(LevelMap(words.reshape(chw(x.shape)), zero), out)
-        return out.finish()
+        writer = Writer(x.dtype, x.shape)
+        self.words.encode(LevelMap(words.reshape(chw(x.shape)), zero), writer)
+        payload = writer.finish()
+        return payload if out is None else placed(payload, out)
 
-    def decode(self, payload: Buffer, out: Array) -> None:
-        src = Reader(payload, max_nbytes=1 << 62)
+    def decode(self, src: Reader, out: Array) -> None:
         found = self.words.decode(None, src)
         words = np.ascontiguousarray(found.levels).reshape(-1)
         table = self.values(out.dtype, found.zero)

@@ -80,6 +80,7 @@ class Stream:
 
 FRAME_VERSION = 1
 FRAME_NBYTES = 12
+MAX_FRAME_HEAD_NBYTES = 24
 _WIDE_SITE, _WIDE_LENGTH = 0xFF, 0x3FFFFF  # either one in the first word: a u32 site and a u64 length follow it
 
 
@@ -96,7 +97,12 @@ def write_frame(payload: Buffer, site: int, plan_id: int) -> bytes:
 
     The check covers the word, the plan id and the payload's index, whose stripe checks cover the rest.
     """
-    return _native.write_frame(payload, Reader(payload, max_nbytes=1 << 62).index_nbytes, site, plan_id)
+    return frame_head(payload, Reader(payload, max_nbytes=1 << 62).index_nbytes, site, plan_id) + payload
+
+
+def frame_head(payload: Buffer, index_nbytes: int, site: int, plan_id: int) -> bytes:
+    """What stands before a payload in its frame. `index_nbytes`: of its head and stripe table."""
+    return _native.frame_head(payload, index_nbytes, site, plan_id)
 
 
 def frame_nbytes(payload_nbytes: int, site: int) -> int:

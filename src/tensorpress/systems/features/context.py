@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from tensorpress.blocks.context_fit import Wanted, fit_model
+from tensorpress.blocks.context_kernel import ContextKernel
 from tensorpress.blocks.context_max_fit import fit_max_model
 from tensorpress.blocks.context_max_model import MaxModel
 from tensorpress.blocks.context_max_stage import MaxStage
@@ -31,7 +32,6 @@ from tensorpress.core.card import Card
 from tensorpress.core.codec import Codec
 from tensorpress.core.errors import InputError
 from tensorpress.core.payload import chw
-from tensorpress.core.stage import Stage
 
 CARD = Card(
     id="context",
@@ -92,14 +92,14 @@ def build(config: Config, state: Mapping[str, bytes]) -> Codec:
     if set(state) != {"model"}:
         raise InputError(f"state of codec {CARD.id!r} holds {sorted(state)}, not 'model'")
     lagrangian = 0.0 if config.step == 1 else config.lagrangian
-    stage: Stage[Array, None]
-    if config.backend == "fast":
-        model = ContextModel.from_bytes(state["model"])
-        stage = ContextStage(CARD.id, model, lagrangian, 0.5, config.cap)
-    else:
-        model = MaxModel.from_bytes(state["model"])
-        stage = MaxStage(CARD.id, model, lagrangian, 0.5, config.cap)
-    return Codec(CARD.id, config, stage, dict(state), refit, takes_reference=True, reference=model.reference)
+    if config.backend == "max":
+        mixed = MaxModel.from_bytes(state["model"])
+        return Codec(
+            CARD.id, config, MaxStage(CARD.id, mixed, lagrangian, 0.5, config.cap), dict(state), refit, takes_reference=True, reference=mixed.reference
+        )  # fmt: skip
+    model = ContextModel.from_bytes(state["model"])
+    stage = ContextStage(CARD.id, model, lagrangian, 0.5, config.cap)
+    return Codec(CARD.id, config, stage, dict(state), refit, ContextKernel(stage), takes_reference=True, reference=model.reference)
 
 
 def fit(config: Config, samples: Sequence[Array], references: Sequence[Array] | None = None) -> Codec:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tensorpress import _native
+from tensorpress.blocks.cells import CellRules
 from tensorpress.blocks.stepped import SteppedConfig, stepped_codec
 from tensorpress.blocks.words import ZeroBitmap
 from tensorpress.core.card import Card
@@ -34,4 +36,7 @@ class Config(SteppedConfig):
 
 
 def build(config: Config, state: dict[str, bytes]) -> Codec:
-    return stepped_codec(CARD.id, config, state, lambda config, levels, state: ZeroBitmap(levels), wide=True)
+    def native(rules: CellRules) -> _native.ZeroBitmap:
+        return _native.ZeroBitmap(rules.zero, rules.symbol_of, rules.level_of)
+
+    return stepped_codec(CARD.id, config, state, lambda config, levels, state: ZeroBitmap(levels), wide=True, native=native)
