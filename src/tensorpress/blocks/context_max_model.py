@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tensorpress import _native
-from tensorpress.blocks.context_model import BINS, Alphabet, Bins, features, inflated, steps_of
+from tensorpress.blocks.context_model import Alphabet, Bins, features, inflated, steps_of
 from tensorpress.core.errors import InputError
 
 SYMBOLS, NEAR, OTHER, GRID = 16, 8, 4, 64
@@ -77,8 +77,6 @@ class MaxModel:
     bits: NDArray[np.uint8]  # [classes, symbols]: a symbol is 2^bits values
     codes: NDArray[np.uint8]  # [classes, 1 + 2 rows, symbols]: of the class, then of its rows of either kind
     centroid: NDArray[np.int8]  # [classes, 4], 1/128 of a step: added to magnitudes 0, 1, 2 and above
-
-    cells = False
 
     @property
     def channels(self) -> int:
@@ -163,10 +161,8 @@ class MaxModel:
 
     def to_bytes(self) -> bytes:
         """Packed: what the plan holds and `shared_nbytes` counts."""
-        b = self.bins
-        head = struct.pack(
-            HEAD, self.linear << 1 | self.reference << 2, self.low, self.high, self.channels, self.earlier, self.parts, self.base
-        ) + struct.pack("<iBB", b.low, b.shift, len(b.edges)) + np.array(b.edges, "<u2").tobytes()  # fmt: skip
+        flags = self.linear << 1 | self.reference << 2
+        head = struct.pack(HEAD, flags, self.low, self.high, self.channels, self.earlier, self.parts, self.base) + self.bins.to_bytes()
         codes = self.codes.copy()
         codes[:, 1:] -= codes[:, :1]
         planes = [self.exponents, self.bias.astype("<i2"), self.channel.astype("<i2").T, self.weights.T, self.group, self.centroid.T, self.edges.T]
@@ -189,12 +185,8 @@ class MaxModel:
             raise InputError("context model: it is not of the back-end 'max'")
         if flags & ~6 or low + high > 255 or not 1e-37 < base < 1e37 or earlier > 16 or not 1 <= parts <= MAX_PARTS:
             raise InputError(f"context model: flags {flags}, values -{low} to {high}, step {base}, {earlier} channels, {parts} parts do not go together")
-        b_low, shift, count = struct.unpack_from("<iBB", data, at)
-        class_edges = np.frombuffer(data, "<u2", count, at + 6).tolist()
-        at += 6 + 2 * count
-        if shift > 30 or count > 63 or abs(b_low) >= 1 << 30 or class_edges != sorted(class_edges) or (class_edges and class_edges[-1] >= BINS):
-            raise InputError("context model: the edges of its classes do not rise, or leave their grid")
-        bins, reference, classes = Bins(b_low, shift, tuple(class_edges)), bool(flags & 4), count + 1
+        bins, at = Bins.from_bytes(data, at)
+        reference, classes = bool(flags & 4), bins.classes
 
         def take(dtype: str, *shape: int) -> Array:
             nonlocal at
