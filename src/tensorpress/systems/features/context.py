@@ -1,12 +1,12 @@
 """Context coding: every value predicted from neighbours, earlier channels and the previous block's output, then coded by its class.
 
-    x (C,H,W) -> * 1/step[c], least D + lambda R -> q -> token + extra bits -+-> max:  three adaptive models, mixed; range coder
-                         ^                                                  +-> fast: one static table a class; rANS, cell by cell
+    x (C,H,W) -> * 1/step[c], least D + lambda R -> q -> symbol + extra bits -+-> max:  two adaptive rows, averaged; rANS, stripe by stripe
+                         ^                                                   +-> fast: one static table a class; rANS, cell by cell
     W N NW NE WW NN, channels coded before, reference -> sum of w * root(q) -> class
 
-One set of models, two back-ends. `max`: 8-row stripes, each alone. `fast`: cells of 8x8x32 values, each alone, never
+Two back-ends. `max`: 8-row stripes, each alone. `fast`: cells of 8x8x32 values, each alone, never
 over one byte a value and two; contexts from the same cell (and the same place of the reference) only.
-The idea of contexts from neighbours is CALIC's (Wu, Memon, IEEE Trans. Commun. 1997), mixing after PAQ (Mahoney 2005), the
+The idea of contexts from neighbours is CALIC's (Wu, Memon, IEEE Trans. Commun. 1997), adaptive rows of 16 symbols are AV1's, the
 choice of levels rate-distortion optimised quantisation (Karczewicz et al. 2008); predicting a block's output from
 the one before it, which the skip connection reads anyway, is ours.
 """
@@ -37,11 +37,11 @@ CARD = Card(
     id="context",
     family="features",
     title="prediction, contexts and rate-distortion optimised quantisation",
-    paper="ours; contexts after Wu and Memon, IEEE Trans. Commun. 1997; mixing after Mahoney, PAQ 2005; rANS after Duda, arXiv 1311.2540",
+    paper="ours; contexts after Wu and Memon, IEEE Trans. Commun. 1997; adaptive 16-symbol rows after the AV1 specification, 2019; rANS after Duda, arXiv 1311.2540",
     claim="ours: no retraining, calibration on 64 unlabelled images",
     measured="results/board",
     fidelity="ours",
-    portability="integers only after one float32 multiply; logistic tables are interpolated from constants",
+    portability="integers only after one float32 multiply",
     lossless=True,
     quality="step",
     quality_fine=1.0,
@@ -54,13 +54,13 @@ BACKENDS = ("max", "fast")
 
 @dataclass(frozen=True)
 class Config:
-    backend: str = "max"  # 'max': adaptive, mixed; 'fast': static tables, every cell alone
+    backend: str = "max"  # 'max': adaptive rows, averaged; 'fast': static tables, every cell alone
     step: float = 1.0  # mean quantiser step, in 8-bit levels; 1 keeps every level
     lagrangian: float = 0.1  # squared error, in steps^2, that the encoder takes for a bit (none where step is 1)
     cap: float = 0.0  # rate cap: every stripe's least ratio, whatever it costs in error; 0: none
     earlier: int = 6  # channels coded before that a prediction reads, 0 to 16
     neighbours: bool = True  # whether predictions read the six pixels around
-    classes: int = 0  # of predictions; 0: 40 (max) or 32 (fast); 1: no contexts
+    classes: int = 0  # of predictions; 0: 24 (max) or 32 (fast); 1: no contexts (fast)
     centroids: bool = True  # decode to the mean of each class's values rather than to multiples of the step
     exponents: tuple[int, ...] = ()  # 1/8 octaves of each channel's step over the layer's; taken into the model by a fit
     scale_rule: str = "max"  # range of the 8-bit levels where scale is fitted: 'max' or 'p99.99'
