@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
+#include <type_traits>
 
 #include "tensorpress/context_max.h"
 #if defined(__AVX2__)
@@ -443,7 +444,7 @@ class Walk {
   template <bool all>
   bool step(int64_t t, unsigned active) {
     look_around(t);
-    Coder c = coder;
+    std::conditional_t<Coder::encoding, Coder, Coder&> c = coder;  // an encoder's bytes may be anything's: a copy's members stay in registers
     int32_t* const ring_row = ring[t & 7] + 2;
     const uint8_t* const class_of = m.class_of.data();
     const MaxClass* const classes = m.class_.data();
@@ -502,9 +503,9 @@ class Walk {
 #pragma GCC unroll 8
       for (int y = 0; y < lanes; ++y)
         if (all || active >> y & 1) learn(s.a[y], s.symbol[y]), learn(s.b[y], s.symbol[y]);
-      coder = c;
+      if constexpr (Coder::encoding) coder = c;
     }
-    if constexpr (!Coder::encoding && Coder::coding) return coder.within();
+    if constexpr (!Coder::encoding && Coder::coding) return c.within();
     return true;
   }
 
