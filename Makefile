@@ -1,6 +1,7 @@
 # Every target works from a bare clone. The environment is .venv; stamps in it say what is installed, so nothing is installed twice.
 #   make demo PYTHON=python3.12    another interpreter        make test PYTEST_ARGS="-k demo"    some of the tests
 #   make bench QUICK=1 JSON=x.json a short run, as JSON too   CXX=clang++ make setup             another compiler
+#   make test EXTRAS=gpu           the GPU kernels as well: triton is 285 MB; no GPU is needed
 
 PYTHON ?= python3
 JOBS ?= 2
@@ -30,7 +31,7 @@ setup: .venv/.with-demo
 demo: .venv/.with-demo
 	@$(BIN)/tensorpress demo
 
-test: .venv/.with-test
+test: .venv/.with-test $(EXTRAS:%=.venv/.with-%)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(PYTEST_ARGS)
 
 bench: .venv/.with-demo .venv/.with-peers .venv/.with-zfp

@@ -434,6 +434,7 @@ void context_encode(const ContextModel& m, const float* x, const float* before, 
     sizes.push_back(static_cast<std::uint16_t>(words.size()));
     for (const std::uint16_t w : words) bodies.push_back(static_cast<std::uint8_t>(w)), bodies.push_back(static_cast<std::uint8_t>(w >> 8));
   });
+  if (std::all_of(sizes.begin(), sizes.end(), [](std::uint16_t s) { return s == 0; })) return;  // no bytes: nothing but zeros
   for (const std::uint16_t s : sizes) out.push_back(static_cast<std::uint8_t>(s)), out.push_back(static_cast<std::uint8_t>(s >> 8));
   out.insert(out.end(), bodies.begin(), bodies.end());
 }

@@ -44,6 +44,19 @@ class Cells(MapKernel):
         width: int,
     ) -> None: ...
 
+class ChannelDct(MapKernel):
+    def __init__(
+        self,
+        zero: int,
+        symbol_of: _Bytes,
+        level_of: _Bytes,
+        keep: _Bytes,
+        multiplier: NDArray[np.uint16],
+        offset: NDArray[np.uint16],
+        backward: NDArray[np.int16],
+        fraction: int,
+    ) -> None: ...
+
 def count_modes(payload: _Bytes, index_nbytes: int) -> list[int]: ...
 def zero_bitmap_encode(words: _Bytes, word_nbytes: int, out: _Bytes) -> int: ...
 def zero_bitmap_decode(data: _Bytes, word_nbytes: int, out: _Bytes) -> bool: ...

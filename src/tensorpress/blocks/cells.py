@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 
 from tensorpress import _native
 from tensorpress.blocks import bits, dct
-from tensorpress.blocks.levels import TOP, LevelMap
+from tensorpress.blocks.levels import TOP, LevelMap, Levels
+from tensorpress.core.codec import DeviceKernel
 from tensorpress.core.errors import StreamError
 from tensorpress.core.payload import STRIPE_ROWS, Reader, Writer, chw, stripe_count
 from tensorpress.core.stage import Stage
@@ -382,6 +383,11 @@ class Cells(Stage[LevelMap, None]):
 
     def __init__(self, rules_for: dict[int, CellRules], zero_of: Callable[[np.dtype[Any]], int]) -> None:
         self.rules_for, self.zero_of = rules_for, zero_of
+
+    def on_device(self, levels: Levels) -> DeviceKernel:
+        from tensorpress.blocks.gpu.cells import CellsOnDevice
+
+        return CellsOnDevice(levels, self.rules_for)
 
     def encode(self, x: LevelMap, out: Writer) -> None:
         shape, rules = chw(out.shape), self.rules_for[x.zero]

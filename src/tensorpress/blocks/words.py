@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tensorpress import _native
+from tensorpress.blocks.cells import CellRules
 from tensorpress.blocks.levels import LevelMap, Levels
+from tensorpress.core.codec import DeviceKernel
 from tensorpress.core.errors import StreamError
 from tensorpress.core.payload import STRIPE_ROWS, Reader, Writer, chw, stripe_count
 from tensorpress.core.stage import Stage
@@ -59,6 +62,11 @@ class WordStage(Stage[LevelMap, None]):
 
 class ZeroBitmap(WordStage):
     """One bit a value, then the non-zero words (1 to 8 bytes)."""
+
+    def on_device(self, rules: Mapping[int, CellRules]) -> DeviceKernel:
+        from tensorpress.blocks.gpu.zero_bitmap import ZeroBitmapOnDevice
+
+        return ZeroBitmapOnDevice(self.levels, rules)
 
     def pack(self, words: Words) -> bytes:
         raw = words.view(np.uint8)

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from tensorpress.core.binary import Buffer, canonical_json, digest, parse_json
 from tensorpress.core.container import MAX_NBYTES
+from tensorpress.core.device import blank, dtype_of, from_host, index_of, is_tensor, launching_beside, stays, to_device, to_host
 from tensorpress.core.errors import InputError, StreamError
-from tensorpress.core.payload import Reader, Writer, check_size, head_bytes, placed, stripe_count
+from tensorpress.core.payload import Reader, Writer, check_size, head_bytes, placed, sealed, stripe_count
 from tensorpress.core.stage import Stage
 from tensorpress.core.stream import MAX_FRAME_HEAD_NBYTES, Stream, frame_head, write_frame
 
@@ -28,6 +29,14 @@ class Kernel(Protocol):
     def decode(self, src: Reader, out: Array) -> None: ...  # bounds are checked; stripes are to be verified inside
 
 
+class DeviceKernel(Protocol):
+    """The same on a GPU, for tensors of PyTorch (`Any` here: core knows no torch). Where it declines, the host says what is wrong."""
+
+    def accepts(self, x: Any) -> bool: ...
+    def encode(self, x: Any) -> Any: ...  # uint8 tensor, a payload with checks of 0; None: not a tensor that can be encoded
+    def decode(self, payload: Any, src: Reader, out: Any) -> bool: ...  # src: its head and stripe table; False: not a payload of this form
+
+
 @runtime_checkable
 class Simulating(Protocol):
     """A stage that knows what its decoder will give when it has written the bytes."""
@@ -35,13 +44,23 @@ class Simulating(Protocol):
     def simulate(self, x: Array, out: Writer) -> Array: ...
 
 
-def writable_bytes(out: Array, x: Array) -> Array:
+def written_by(kernel: DeviceKernel, x: Any) -> Any:
+    with launching_beside(x):
+        return kernel.encode(x.detach())
+
+
+def read_by(kernel: DeviceKernel, payload: Any, src: Reader, out: Any) -> bool:
+    with launching_beside(out):
+        return kernel.decode(payload, src, out)
+
+
+def writable_bytes(out: Array, x: Array | None = None) -> Array:
     """`out` as one row of bytes. InputError where it is read-only, has gaps or overlaps `x`."""
     flat = out if isinstance(out, np.ndarray) else np.frombuffer(out, np.uint8)
     flags = flat.flags
     if not flags.c_contiguous or not flags.writeable:
         raise InputError(f"the output is {'read-only' if flags.c_contiguous else 'not contiguous'}: a writable row of bytes is needed")
-    if np.may_share_memory(flat, x):
+    if x is not None and np.may_share_memory(flat, x):
         raise InputError("the output overlaps the tensor that is encoded")
     return flat if flat.dtype == np.uint8 and flat.ndim == 1 else flat.reshape(-1).view(np.uint8)
 
@@ -79,6 +98,7 @@ class Codec:
     state: Mapping[str, bytes] = field(default_factory=dict)
     refit: Callable[..., Codec] | None = None  # (samples), or (samples, references=...) where references are taken
     kernel: Kernel | None = None
+    device: Callable[[], DeviceKernel] | None = None  # makes the twin for tensors on a GPU: imports triton
     tap: str = "output"
     takes_reference: bool = False  # whether a fit may use references
     reference: bool = False  # fitted with one: neither side works without it
@@ -109,12 +129,19 @@ class Codec:
             return self
         return self.refit(samples) if references is None else self.refit(samples, references)
 
-    def encode_payload(self, x: Array, out: Array | None = None, *, fused: bool = True, reference: Array | None = None) -> Buffer:
-        """Shape, type and stripes of `x` as bytes, or at the front of `out`; `fused=False` takes the slow twin.
+    def encode_payload(self, x: Any, out: Array | None = None, *, fused: bool = True, reference: Array | None = None) -> Buffer:
+        """Shape, type and stripes of `x`, an array or a tensor of PyTorch, as bytes, or at the front of `out`; `fused=False` takes the slow twin.
 
         `out`: contiguous bytes that do not overlap `x`. `max_encoded_nbytes` are always enough; InputError where there are too few.
         What of it the payload does not take may be written over.
         """
+        if is_tensor(x):
+            kernel = self._device_kernel(x) if fused and reference is None else None
+            written = None if kernel is None else written_by(kernel, x)
+            if written is not None:
+                whole = sealed(written.cpu().numpy())
+                return whole if out is None else placed(whole, writable_bytes(out))
+            x = to_host(x)
         if self.reference:
             reference = self._checked_reference(reference, x.shape)
         if x.nbytes >= LARGE:
@@ -137,8 +164,13 @@ class Codec:
         nbytes = self.kernel.capacity(dtype, shape) if self.kernel is not None and fused else None
         return None if nbytes is None else MAX_FRAME_HEAD_NBYTES + nbytes
 
-    def encode_frame(self, x: Array, site: int, plan_id: int, out: Array | None = None, *, reference: Array | None = None) -> memoryview:
+    def encode_frame(self, x: Any, site: int, plan_id: int, out: Array | None = None, *, reference: Array | None = None) -> memoryview:
         """The plan-bound form of `x`; in `out`, where given: it may begin up to MAX_FRAME_HEAD_NBYTES behind its front."""
+        if is_tensor(x):
+            if reference is None and self.runs_beside(x):
+                frame = write_frame(self.encode_payload(x), site, plan_id)
+                return memoryview(frame) if out is None else placed(frame, writable_bytes(out))
+            x = to_host(x)
         if out is None:
             nbytes = self.max_encoded_nbytes(x.dtype, x.shape)
             if nbytes is None:
@@ -160,9 +192,11 @@ class Codec:
         return first - len(head), first + len(payload)
 
     def decode_payload(
-        self, payload: Buffer, *, max_nbytes: int = MAX_NBYTES, fused: bool = True, out: Array | None = None, reference: Array | None = None
-    ) -> Array:
-        """The array of a payload. `out`, where given, must have its dtype and shape and may be strided."""
+        self, payload: Buffer, *, max_nbytes: int = MAX_NBYTES, fused: bool = True, out: Any = None, reference: Array | None = None
+    ) -> Any:
+        """The array of a payload. `out`, where given, must have its dtype and shape and may be strided; or be a tensor of PyTorch."""
+        if is_tensor(out):
+            return self._decode_to(payload, out, max_nbytes, fused, reference)
         src = Reader(payload, max_nbytes=max_nbytes, reference=reference)
         if self.reference:
             src.reference = self._checked_reference(reference, src.shape)
@@ -177,6 +211,56 @@ class Codec:
             return result
         out[...] = result
         return out
+
+    def encode_on_device(self, x: Any) -> Any:
+        """The payload of tensor `x` as a uint8 tensor beside it, its stripes' checks left open (`sealed` puts them in).
+
+        InputError where the codec has no kernels for it, where triton is missing, and for what no codec takes.
+        """
+        kernel = self._device_kernel(x)
+        if kernel is None:
+            raise InputError(f"codec {self.id!r} cannot keep a {x.dtype} tensor of {x.device} there: it needs a GPU, the extra 'gpu', and kernels for both")
+        written = written_by(kernel, x)
+        return to_device(self.encode_payload(to_host(x)), x.device) if written is None else written
+
+    def decode_on_device(self, payload: Any, *, out: Any = None, max_nbytes: int = MAX_NBYTES) -> Any:
+        """The tensor of a payload that is a uint8 tensor, on its device. Checks are not verified: the bytes never left the machine.
+
+        `out`, where given, must have the payload's type (bfloat16 for float32 will do) and shape. StreamError as from `decode_payload`.
+        """
+        src = index_of(payload, max_nbytes)
+        out = blank(src, payload.device) if out is None else out
+        self._check_out(src, out)
+        kernel = self._device_kernel(out)
+        if kernel is None or not read_by(kernel, payload, src, out):
+            from_host(self.decode_payload(sealed(payload.cpu().numpy()), max_nbytes=max_nbytes), out)
+        return out
+
+    def runs_beside(self, x: Any) -> bool:
+        """Whether tensor `x` is coded on its own device: it lies on a GPU, triton is there, and the codec has kernels for it."""
+        return self._device_kernel(x) is not None
+
+    def _device_kernel(self, x: Any) -> DeviceKernel | None:
+        if self.device is None or self.reference or not stays(x):
+            return None
+        kernel = self.device()
+        return kernel if kernel.accepts(x) else None
+
+    def _decode_to(self, payload: Buffer, out: Any, max_nbytes: int, fused: bool, reference: Array | None) -> Any:
+        src = Reader(payload, max_nbytes=max_nbytes)
+        self._check_out(src, out)
+        kernel = self._device_kernel(out) if fused and reference is None else None
+        if kernel is not None:
+            for _ in range(src.stripes):
+                src.stripe()  # the checks
+            if read_by(kernel, to_device(payload, out.device), src, out):
+                return out
+        from_host(self.decode_payload(payload, max_nbytes=max_nbytes, fused=fused, reference=reference), out)
+        return out
+
+    def _check_out(self, src: Reader, out: Any) -> None:
+        if dtype_of(out) != src.dtype or tuple(out.shape) != src.shape:
+            raise StreamError(f"payload holds {src.dtype} {src.shape}, expected {out.dtype} {tuple(out.shape)}")
 
     def _checked_reference(self, reference: Array | None, shape: tuple[int, ...]) -> Array:
         if reference is None:
@@ -203,4 +287,5 @@ class Codec:
             raise StreamError(
                 f"stream was written by {stream.codec!r} with shared state {stream.shared[:16]}…; this codec is {self.id!r} with {self.digest[:16]}…"
             )
-        return self.decode_payload(stream.payload, max_nbytes=max_nbytes)
+        decoded: Array = self.decode_payload(stream.payload, max_nbytes=max_nbytes)
+        return decoded

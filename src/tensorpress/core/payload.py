@@ -99,7 +99,7 @@ class Writer:
         return b"".join([self._head, table, *self._stripes])
 
 
-def _parse(payload: memoryview) -> tuple[int, Shape, int, int]:
+def _parse(payload: memoryview, whole: int) -> tuple[int, Shape, int, int]:
     """The twin of `_native.read_index`, which says what is wrong: (code of the type, shape, bytes of the head, stripes)."""
     if len(payload) < 2:
         raise StreamError(f"payload of {len(payload)} bytes is cut: it has no head")
@@ -118,8 +118,8 @@ def _parse(payload: memoryview) -> tuple[int, Shape, int, int]:
     if end > len(payload):
         raise StreamError(f"stripe table ends at {end}, the payload at {len(payload)}")
     end += int(np.frombuffer(payload, "<u4", 2 * count, at)[::2].sum(dtype=np.int64))
-    if end != len(payload):
-        raise StreamError(f"stripes end at {end}, the payload at {len(payload)}")
+    if end != whole:
+        raise StreamError(f"stripes end at {end}, the payload at {whole}")
     return payload[0], tuple(dims), at, count
 
 
@@ -128,24 +128,30 @@ class Reader:
 
     _seed: int | None  # of the checks; who decodes natively needs none
 
-    def __init__(self, payload: Buffer, *, max_nbytes: int = MAX_NBYTES, reference: NDArray[Any] | None = None) -> None:
+    def __init__(self, payload: Buffer, *, max_nbytes: int = MAX_NBYTES, reference: NDArray[Any] | None = None, nbytes: int | None = None) -> None:
+        """`nbytes`: of the whole payload, where only its front is at hand, for the head and the stripe table."""
         self.reference = reference
         self.payload = row_of_bytes(payload)
-        index = _native.read_index(self.payload)
+        index = _native.read_index(self.payload) if nbytes is None else None
         if index is None or index[0] >= len(DTYPES):
-            code, self.shape, self.head_nbytes, self.stripes = _parse(self.payload)
+            code, self.shape, self.head_nbytes, self.stripes = _parse(self.payload, len(self.payload) if nbytes is None else nbytes)
         else:
             code, self.shape, self.head_nbytes, self.stripes = index
         self.dtype = DTYPES[code]
         self.index_nbytes = self._at = self.head_nbytes + 8 * self.stripes
-        nbytes = math.prod(self.shape) * max(self.dtype.itemsize, 4)  # decoders work in at most 4 bytes a value beside wide types
-        if nbytes > max_nbytes:
-            raise StreamError(f"declared shape {self.shape} of {self.dtype} needs {nbytes} bytes, over the limit of {max_nbytes}")
+        needed = math.prod(self.shape) * max(self.dtype.itemsize, 4)  # decoders work in at most 4 bytes a value beside wide types
+        if needed > max_nbytes:
+            raise StreamError(f"declared shape {self.shape} of {self.dtype} needs {needed} bytes, over the limit of {max_nbytes}")
         self._number, self._seed = 0, None
 
     def _entry(self, number: int) -> tuple[int, int]:
         """(bytes, check) of a stripe."""
         return struct.unpack_from("<II", self.payload, self.head_nbytes + 8 * number)
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """(stripes,) bytes of each stripe."""
+        return np.frombuffer(self.payload, "<u4", 2 * self.stripes, self.head_nbytes)[::2].astype(np.int64)
 
     def skip(self, stripes: int) -> None:
         """Pass over the next stripes without looking at them."""
@@ -165,3 +171,15 @@ class Reader:
         self._at += nbytes
         self._number += 1
         return data
+
+
+def sealed(payload: NDArray[np.uint8]) -> bytes:
+    """A payload whose checks were left open, with them: what a GPU wrote, fit to leave the machine."""
+    out = bytearray(payload)
+    src = Reader(payload.data, max_nbytes=1 << 62)
+    at, seed = src.index_nbytes, crc32c(out[: src.head_nbytes])
+    for number, nbytes in enumerate(src.lengths.tolist()):
+        check = crc32c(memoryview(out)[at : at + nbytes], section_seed(seed, number))
+        struct.pack_into("<I", out, src.head_nbytes + 8 * number + 4, check)
+        at += nbytes
+    return bytes(out)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
@@ -20,7 +21,7 @@ from tensorpress.core.site import Site
 from tensorpress.core.stream import frame_nbytes, read_frame
 from tensorpress.planning.plan import Entry, Plan
 from tensorpress.pytorch.taps import refuse_opaque, tapped
-from tensorpress.pytorch.tensors import blank, images, restored
+from tensorpress.pytorch.tensors import blank, images, images_there, restored
 
 Array = NDArray[Any]
 Watch = Callable[[int, Array, Array, "Buffer | None", int], None]
@@ -96,16 +97,22 @@ class Run:
 
     def _coded(self, index: int, tensor: Tensor) -> Tensor:
         entry = self.plan.entries[index]
-        sources = images(tensor, entry.site.view)
-        filled = blank(tensor)
-        for number, (source, target) in enumerate(zip(sources, images(filled, entry.site.view))):
+        split, place = (images_there, tensor.device) if self._stays(index, tensor) else (images, "cpu")
+        filled = blank(tensor, place)
+        for number, (source, target) in enumerate(zip(split(tensor, entry.site.view), split(filled, entry.site.view))):
             _check_shape(entry, source)
             reference = self._reference(entry, number, source)
             nbytes = (self._real if self.exact else self._simulated)(index, source, target, reference)
             if index in self.plan.referenced:
                 self._decoded[index, number] = np.array(target)  # a copy: the network may change its tensor in place
-            self.calls.append(Call(index, number, source.shape, source.size, nbytes))
+            self.calls.append(Call(index, number, tuple(source.shape), math.prod(source.shape), nbytes))
         return restored(filled, tensor)
+
+    def _stays(self, index: int, tensor: Tensor) -> bool:
+        """Whether a tensor on a GPU is coded there: frames are read by the host, and so is all that others want to see."""
+        entry = self.plan.entries[index]
+        seen = self.watch is not None or entry.reference is not None or index in self.plan.referenced
+        return self.exact and not seen and entry.codec.runs_beside(tensor)
 
     def _reference(self, entry: Entry, number: int, source: Array) -> Array | None:
         if entry.reference is None:
@@ -116,7 +123,7 @@ class Run:
             raise InputError(f"its reference, site {named}, {'was not reached before it' if found is None else f'has shape {found.shape}, not {source.shape}'}")
         return found
 
-    def _real(self, index: int, source: Array, target: Array, reference: Array | None) -> int:
+    def _real(self, index: int, source: Any, target: Any, reference: Array | None) -> int:
         codec = self.plan.entries[index].codec
         data = codec.encode_frame(source, index, self.plan.id, reference=reference)
         payload = read_frame(data).payload
