@@ -117,7 +117,7 @@ class Run:
         short run, where this was written; how much longer earlier parts took says whether there is time."""
         if part and part not in self.wanted.parts:
             return []
-        slow = max(1.0, (SHORT - self.left) / self.expected) if self.expected else 1.0
+        slow = max(1.0, (SHORT - self.left) / self.expected) if self.expected > 30 else 1.0  # the first seconds tell too little
         self.expected += seconds
         if slow * seconds > self.left:
             self.left_out.append(f"{title}: left out, there was no time")
