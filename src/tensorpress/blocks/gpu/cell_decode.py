@@ -38,12 +38,14 @@ def _walk(payload, starts, info, fault, cells):
         mode = flags & 3
         good = (flags == (mode | tl.where(mode >= MODE_ZVC, WIDTH_8, 0))) & (at + HEADER + low + high * 256 <= end)
         entry = info + 3 * (tl.cast(stripe, tl.int64) * cells + i)
-        tl.store(fault, 1, mask=good == 0)
+        if good == 0:
+            tl.store(fault, 1)
         tl.store(entry, at + HEADER)
         tl.store(entry + 1, tl.where(good, low + high * 256, 0))
         tl.store(entry + 2, tl.where(good, mode, MODE_ZERO).to(tl.int64))
         at = tl.where(good, at + HEADER + low + high * 256, at)
-    tl.store(fault, 1, mask=at != end)
+    if at != end:
+        tl.store(fault, 1)
 
 
 @triton.jit
@@ -59,13 +61,16 @@ def _spread(payload, info, row, fault, kept, length, channels, rows, columns, de
     if DCT:
         stored = stored_before(kept, first, planes, planes // length * length)
         count = tl.where(mode == MODE_DCT, stored * area, count)
-        tl.store(fault, 1, mask=(mode == MODE_DCT) & (planes < length))
+        if (mode == MODE_DCT) & (planes < length):
+            tl.store(fault, 1)
     else:
-        tl.store(fault, 1, mask=mode == MODE_DCT)
+        if mode == MODE_DCT:
+            tl.store(fault, 1)
     bitmap = (count + 7) // 8
     i = tl.arange(0, BLOCK)
     if mode == MODE_RAW:
-        tl.store(fault, 1, mask=nbytes != count)
+        if nbytes != count:
+            tl.store(fault, 1)
         value = tl.load(at + i, mask=i < tl.minimum(count, nbytes), other=0)
     else:
         count = tl.where(mode == MODE_ZERO, 0, count)
@@ -79,7 +84,8 @@ def _spread(payload, info, row, fault, kept, length, channels, rows, columns, de
         padding = tl.max(tl.where(i >= count, bit, 0), 0)
         largest = tl.max(tl.where(bit != 0, value, 0).to(tl.int32), 0)
         wrong = (padding > 0) | (bitmap + tl.sum(bit, 0) != nbytes) | (largest == 255)
-        tl.store(fault, 1, mask=wrong)
+        if wrong:
+            tl.store(fault, 1)
         value = tl.where(bit != 0, value + 1, 0).to(tl.uint8)
     tl.store(row + tl.cast(cell, tl.int64) * BLOCK + i, value, mask=i < count)
 
