@@ -5,8 +5,10 @@
 
 #include "bind.h"
 #include "tensorpress/context.h"
+#include "tensorpress/context_lanes.h"
 #include "tensorpress/pool.h"
 
+#include <nanobind/stl/optional.h>
 #include <nanobind/stl/vector.h>
 
 namespace {
@@ -16,9 +18,7 @@ using namespace tensorpress;
 template <class T>
 using Vector = nb::ndarray<const T, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Map = nb::ndarray<const float, nb::ndim<3>, nb::c_contig, nb::device::cpu>;
-using MapOut = nb::ndarray<float, nb::ndim<3>, nb::c_contig, nb::device::cpu>;
-
-constexpr int stripe_rows = 8;
+using MapOut = Sink<float, nb::ndim<3>, nb::c_contig, nb::device::cpu>;
 
 void need(bool good, const char* what) {
   if (!good) throw nb::value_error(what);
@@ -76,14 +76,14 @@ ContextModel model_of(const nb::dict& d) {
   m.centroid = taken<std::int8_t>(d, "centroid", static_cast<std::size_t>(m.classes) * 4);
   m.price = taken<std::int32_t>(d, "price", static_cast<std::size_t>(m.classes) * values);
   for (std::size_t v = 0; v < values; ++v) need(m.token[v] < m.tokens && m.extra_bits[v] == m.token_bits[m.token[v]], "token");
-  for (const std::uint8_t bits : m.token_bits) need(bits <= 8, "token_bits");
+  for (const std::uint8_t bits : m.token_bits) need(bits <= 4, "token_bits");
   for (const std::int16_t r : m.root) need(r > -1024 && r < 1024, "root");
   for (const std::int32_t b : m.bias) need(b > -(1 << 24) && b < 1 << 24, "bias");
   if (m.cells) {
     m.cdf = taken<std::uint32_t>(d, "cdf", static_cast<std::size_t>(m.classes) * (tokens + 1));
     for (int row = 0; row < m.classes; ++row) {
       const std::uint32_t* const line = m.cdf.data() + row * (tokens + 1);
-      need(line[0] == 0 && line[tokens] == 4096, "cdf");
+      need(line[0] == 0 && line[tokens] == 1u << context_table_bits, "cdf");
       for (std::size_t t = 0; t < tokens; ++t) need(line[t] < line[t + 1], "cdf");
     }
   } else {
@@ -112,6 +112,62 @@ void check(const ContextModel& m, std::size_t channels, const nb::object& before
   need(reference.shape(0) == channels && reference.shape(1) == rows && reference.shape(2) == columns, "the reference has another shape");
 }
 
+using Source = nb::ndarray<nb::ro, nb::ndim<3>, nb::c_contig, nb::device::cpu>;
+using Target = nb::ndarray<nb::ndim<3>, nb::c_contig, nb::device::cpu>;
+
+template <class Array>
+MapView view_of(const Array& map, const ContextModel& m) {
+  need(map.shape(0) == m.channels, "the tensor has other channels than the model");
+  need(context_lanes(m, std::int64_t(map.shape(1)), std::int64_t(map.shape(2))), "the tensor's shape is none for lanes");
+  need(map.size() < std::size_t{1} << 30, "the tensor is too large");
+  MapView view{};
+  if (map.dtype() == nb::dtype<float>()) view.element = Element::f32;
+  else if (map.dtype() == nb::dtype<std::uint8_t>()) view.element = Element::u8;
+  else if (map.dtype() == nb::dtype<std::int8_t>()) view.element = Element::i8;
+  else throw nb::type_error("the map must be float32, uint8 or int8");
+  view.data = const_cast<void*>(static_cast<const void*>(map.data()));
+  view.channels = std::int64_t(map.shape(0)), view.rows = std::int64_t(map.shape(1)), view.columns = std::int64_t(map.shape(2));
+  view.channel_stride = view.rows * view.columns, view.row_stride = view.columns, view.column_stride = 1;
+  return view;
+}
+
+// A reference of the map's shape, where the model has one.
+bool with_reference(const ContextModel& m, const std::optional<Source>& before, const MapView& map, MapView& view) {
+  need(before.has_value() == m.reference, m.reference ? "the model needs its reference" : "the model takes no reference");
+  if (!before) return false;
+  view = view_of(*before, m);
+  need(view.rows == map.rows && view.columns == map.columns, "the reference has another shape");
+  return true;
+}
+
+nb::object encode_lanes(const ContextModel& m, const Source& x, std::optional<Source> before, nb::bytes head, std::optional<ByteSink> out, int threads) {
+  const MapView map = view_of(x, m);
+  MapView reference;
+  const bool referenced = with_reference(m, before, map, reference);
+  const std::int64_t capacity = context_lanes_capacity(m, map.rows, map.columns, head.size());
+  if (out && std::int64_t(out->size()) < capacity) return nb::none();
+  nb::object own;
+  if (!out && !(own = nb::steal(PyBytes_FromStringAndSize(nullptr, Py_ssize_t(capacity)))).is_valid()) throw nb::python_error();
+  std::uint8_t* const to = out ? out->data() : reinterpret_cast<std::uint8_t*>(PyBytes_AS_STRING(own.ptr()));
+  std::int64_t nbytes;
+  without_gil([&] { nbytes = context_lanes_encode(m, map, referenced ? &reference : nullptr, reinterpret_cast<const std::uint8_t*>(head.c_str()), head.size(), to, threads); });
+  if (out) return nb::int_(nbytes);
+  PyObject* cut = own.release().ptr();
+  if (_PyBytes_Resize(&cut, Py_ssize_t(nbytes)) != 0) throw nb::python_error();
+  return nb::steal(cut);
+}
+
+nb::tuple decode_lanes(const ContextModel& m, const Bytes& payload, std::size_t head_nbytes, std::optional<Source> before, const Target& out, int threads) {
+  const MapView map = view_of(out, m);
+  need(map.element == Element::f32 || context_exact(m), "values that are no whole numbers do not fit into 8-bit integers");
+  need(head_nbytes + 8 * std::size_t(stripe_count(map)) <= payload.size() && payload.size() < std::size_t{1} << 31, "the payload is cut or too large");
+  MapView reference;
+  const bool referenced = with_reference(m, before, map, reference);
+  Outcome outcome;
+  without_gil([&] { outcome = context_lanes_decode(m, payload.data(), std::int64_t(payload.size()), head_nbytes, referenced ? &reference : nullptr, map, threads); });
+  return nb::make_tuple(int(outcome.fault), outcome.stripe);
+}
+
 }  // namespace
 
 void bind_context(nb::module_& m) {
@@ -132,8 +188,7 @@ void bind_context(nb::module_& m) {
              const int stripes = columns && self.channels ? static_cast<int>((rows + stripe_rows - 1) / stripe_rows) : 0;
              need(lagrangian.size() == static_cast<std::size_t>(stripes), "one lagrangian a stripe");
              std::vector<std::vector<std::uint8_t>> found(static_cast<std::size_t>(stripes));
-             {
-               nb::gil_scoped_release free_threads;
+             without_gil([&] {
                parallel(stripes, threads, [&](int s) {
                  const std::size_t offset = static_cast<std::size_t>(s) * stripe_rows * columns;
                  const int here = static_cast<int>(std::min<std::size_t>(stripe_rows, rows - static_cast<std::size_t>(s) * stripe_rows));
@@ -141,31 +196,39 @@ void bind_context(nb::module_& m) {
                                 static_cast<int>(columns), static_cast<int>(map_rows ? map_rows : rows), lagrangian[s], rounding, found[s],
                                 to ? to + offset : nullptr);
                });
-             }
+             });
              nb::list out;
              for (const auto& stripe : found) out.append(nb::bytes(stripe.data(), stripe.size()));
              return out;
            },
            nb::arg("x"), nb::arg("before").none(), nb::arg("lagrangian"), nb::arg("rounding"), nb::arg("threads"), nb::arg("map_rows") = 0,
            nb::arg("decoded").none() = nb::none())
+      .def("lanes", [](const ContextModel& self, std::int64_t rows, std::int64_t columns) { return context_lanes(self, rows, columns); })
+      .def("capacity",
+           [](const ContextModel& self, std::int64_t rows, std::int64_t columns, std::size_t head_nbytes) {
+             return context_lanes_capacity(self, rows, columns, head_nbytes);
+           })
+      .def_prop_ro("exact", [](const ContextModel& self) { return context_exact(self); })
+      .def("encode_payload", encode_lanes, nb::arg("x"), nb::arg("before").none(), nb::arg("head"), nb::arg("out").none(), nb::arg("threads"))
+      .def("decode_payload", decode_lanes, nb::arg("payload"), nb::arg("head_nbytes"), nb::arg("before").none(), nb::arg("out"),
+           nb::arg("threads"))
       .def("trace",
            [](const ContextModel& self, Map x, nb::object before, double lagrangian, double rounding,
-              nb::ndarray<std::int16_t, nb::ndim<3>, nb::c_contig, nb::device::cpu> q,
-              nb::ndarray<std::int32_t, nb::ndim<3>, nb::c_contig, nb::device::cpu> spatial,
-              nb::ndarray<std::int32_t, nb::ndim<3>, nb::c_contig, nb::device::cpu> cross, int threads) {
+              Sink<std::int16_t, nb::ndim<3>, nb::c_contig, nb::device::cpu> q,
+              Sink<std::int32_t, nb::ndim<3>, nb::c_contig, nb::device::cpu> spatial,
+              Sink<std::int32_t, nb::ndim<3>, nb::c_contig, nb::device::cpu> cross, int threads) {
              const std::size_t rows = x.shape(1), columns = x.shape(2), plane = rows * columns;
              Map reference;
              check(self, x.shape(0), before, rows, columns, reference);
              need(q.size() == x.size() && spatial.size() == x.size() && cross.size() == x.size(), "the outputs have another shape");
              const int stripes = columns && self.channels ? static_cast<int>((rows + stripe_rows - 1) / stripe_rows) : 0;
-             nb::gil_scoped_release free_threads;
-             parallel(stripes, threads, [&](int s) {
+             without_gil([&] { parallel(stripes, threads, [&](int s) {
                const std::size_t offset = static_cast<std::size_t>(s) * stripe_rows * columns;
                const int here = static_cast<int>(std::min<std::size_t>(stripe_rows, rows - static_cast<std::size_t>(s) * stripe_rows));
                context_trace(self, x.data() + offset, self.reference ? reference.data() + offset : nullptr, plane, here,
                              static_cast<int>(columns), static_cast<int>(rows), lagrangian, rounding, q.data() + offset,
                              spatial.data() + offset, cross.data() + offset);
-             });
+             }); });
            },
            nb::arg("x"), nb::arg("before").none(), nb::arg("lagrangian"), nb::arg("rounding"), nb::arg("q"), nb::arg("spatial"),
            nb::arg("cross"), nb::arg("threads"))
@@ -176,13 +239,12 @@ void bind_context(nb::module_& m) {
         const int count = columns && self.channels ? static_cast<int>((rows + stripe_rows - 1) / stripe_rows) : 0;
         need(stripes.size() == static_cast<std::size_t>(count), "another number of stripes");
         std::vector<std::uint8_t> good(static_cast<std::size_t>(count), 0);
-        nb::gil_scoped_release free_threads;
-        parallel(count, threads, [&](int s) {
+        without_gil([&] { parallel(count, threads, [&](int s) {
           const std::size_t offset = static_cast<std::size_t>(s) * stripe_rows * columns;
           const int here = static_cast<int>(std::min<std::size_t>(stripe_rows, rows - static_cast<std::size_t>(s) * stripe_rows));
           good[s] = context_decode(self, stripes[s].data(), stripes[s].shape(0), self.reference ? reference.data() + offset : nullptr, plane,
                                    here, static_cast<int>(columns), static_cast<int>(map_rows ? map_rows : rows), out.data() + offset, only);
-        });
+        }); });
         for (int s = 0; s < count; ++s)
           if (!good[s]) return s;
         return -1;  // the first damaged stripe, if any

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <cmath>
 #include <cstring>
 
@@ -144,7 +145,7 @@ struct MaxDecoder {
 // --- fast: a cell alone, static rANS --------------------------------------------------------------------------------
 
 constexpr std::uint32_t rans_low = 1u << 16;
-constexpr int table_bits = 12;
+constexpr int table_bits = context_table_bits;
 
 struct FastEncoder {
   static constexpr bool encoding = true, tracing = false;
@@ -162,13 +163,10 @@ struct FastEncoder {
     const std::size_t row = static_cast<std::size_t>(m.tokens) + 1;
     for (std::size_t i = values.size(); i-- > 0;) {
       const int k = m.extra_bits[values[i]];
-      if (k) {
-        if (x >> (32 - k)) words[--at] = static_cast<std::uint16_t>(x), x >>= 16;
-        x = x << k | m.extra[values[i]];
-      }
       const std::uint32_t* const cdf = m.cdf.data() + classes[i] * row + m.token[values[i]];
       const std::uint32_t frequency = cdf[1] - cdf[0];
-      if (x >= std::uint64_t{frequency} << (32 - table_bits)) words[--at] = static_cast<std::uint16_t>(x), x >>= 16;
+      if (x >= std::uint64_t{frequency} << (32 - table_bits - k)) words[--at] = static_cast<std::uint16_t>(x), x >>= 16;
+      x = x << k | m.extra[values[i]];
       x = (x / frequency << table_bits) + x % frequency + cdf[0];
     }
     words[--at] = static_cast<std::uint16_t>(x >> 16);
@@ -205,13 +203,9 @@ struct FastDecoder {
     const int token = m.slots[(row << table_bits) + slot];
     const std::uint32_t* const cdf = m.cdf.data() + row * (static_cast<std::size_t>(m.tokens) + 1) + token;
     x = (cdf[1] - cdf[0]) * (x >> table_bits) + slot - cdf[0];
+    const int k = m.token_bits[token], extra = static_cast<int>(x & ((1u << k) - 1));
+    x >>= k;
     if (x < rans_low) x = x << 16 | word();
-    int extra = 0;
-    if (const int k = m.token_bits[token]) {
-      extra = static_cast<int>(x & ((1u << k) - 1));
-      x >>= k;
-      if (x < rans_low) x = x << 16 | word();
-    }
     return std::clamp(m.token_first[token] + m.token_sign[token] * extra, -m.low, m.high);
   }
   bool done() const { return !cut && p == end && x == rans_low; }
@@ -354,12 +348,59 @@ void each_cell(const ContextModel& m, int rows, int columns, int map_rows, Visit
 
 }  // namespace
 
+void ContextModel::prepare_lanes() {
+  const int values = low + high + 1;
+  const auto twice = [](int v) { return (static_cast<std::uint32_t>(v) & 0xFFFF) * 0x10001u; };
+  bool fits = bins.shift <= 15 && bins.lut[0] == 0 && bins.lut[context_lane_bins - 1] == bins.lut[context_bins - 1];
+  int top = 0;
+  lanes.linear = true;
+  for (int v = 0; v < values; ++v) {
+    top = std::max(top, std::abs(int{root[v]}));
+    lanes.linear = lanes.linear && root[v] == v - low;
+  }
+  if (!lanes.linear) {
+    fits = fits && low == 0 && top <= 255;
+    for (int v = 0; v < values; ++v) fits = fits && root[v] >= 0 && (v > 0 || root[v] == 0), lanes.root_of[v] = static_cast<std::uint8_t>(root[v]);
+  }
+  for (std::size_t c = 0; c < channels; ++c) {
+    std::int64_t most = std::abs(std::int64_t{bias[c]} - bins.low);
+    for (int k = 0; k < features(); ++k) {
+      most += std::int64_t{top} * std::abs(int{weights[c * features() + k]});
+      lanes.weights.push_back(twice(weights[c * features() + k]));
+    }
+    lanes.bias.push_back(twice(bias[c] - bins.low));
+    fits = fits && most <= 32767;
+  }
+  lanes.whole = std::all_of(reciprocal.begin(), reciprocal.end(), [](float r) { return r == 1; });
+  lanes.exact = lanes.whole && std::all_of(step128.begin(), step128.end(), [](float s) { return s * 128 == 1; }) &&
+                std::all_of(centroid.begin(), centroid.end(), [](std::int8_t c) { return c == 0; });
+  std::copy_n(bins.lut, context_lane_bins, lanes.class_of);
+  lanes.centroid.assign(centroid.begin(), centroid.end());
+  lanes.encode.assign(static_cast<std::size_t>(classes) * 256, 0), lanes.decode.assign(static_cast<std::size_t>(classes) << context_table_bits, 0);
+  for (int t = 0; t < tokens; ++t) {
+    const int first = token_first[t], magnitude = std::abs(first);
+    const int extra = std::max(28 - std::countl_zero(static_cast<std::uint32_t>(magnitude)), 0);
+    fits = fits && first >= -low && first <= high && token_bits[t] == extra && (extra == 0 || token_sign[t] == (first < 0 ? -1 : 1));
+  }
+  for (int k = 0; fits && k < classes; ++k) {
+    const std::uint32_t* const c = cdf.data() + static_cast<std::size_t>(k) * (tokens + 1);
+    for (int v = 0; v < values; ++v)
+      lanes.encode[k * 256 + v] = (c[token[v] + 1] - c[token[v]]) << 20 | c[token[v]] << 8 | std::uint32_t{extra_bits[v]} << 4 | extra[v];
+    for (int t = 0; t < tokens; ++t)
+      for (std::uint32_t slot = c[t]; slot < c[t + 1]; ++slot)
+        lanes.decode[(static_cast<std::size_t>(k) << context_table_bits) + slot] =
+            (c[t + 1] - c[t]) << 20 | (slot - c[t]) << 8 | static_cast<std::uint32_t>(token_first[t] + low);
+  }
+  lanes.usable = fits;
+}
+
 void ContextModel::prepare() {
   slots.clear();
   for (int row = 0; cells && row < classes; ++row) {
     const std::uint32_t* const c = cdf.data() + static_cast<std::size_t>(row) * (tokens + 1);
     for (int t = 0; t < tokens; ++t) slots.insert(slots.end(), c[t + 1] - c[t], static_cast<std::uint16_t>(t));
   }
+  if (cells) prepare_lanes();
 }
 
 void context_encode(const ContextModel& m, const float* x, const float* before, std::size_t plane, int rows, int columns, int map_rows,
@@ -393,6 +434,7 @@ void context_encode(const ContextModel& m, const float* x, const float* before, 
     sizes.push_back(static_cast<std::uint16_t>(words.size()));
     for (const std::uint16_t w : words) bodies.push_back(static_cast<std::uint8_t>(w)), bodies.push_back(static_cast<std::uint8_t>(w >> 8));
   });
+  if (std::all_of(sizes.begin(), sizes.end(), [](std::uint16_t s) { return s == 0; })) return;  // no bytes: nothing but zeros
   for (const std::uint16_t s : sizes) out.push_back(static_cast<std::uint8_t>(s)), out.push_back(static_cast<std::uint8_t>(s >> 8));
   out.insert(out.end(), bodies.begin(), bodies.end());
 }

@@ -12,7 +12,7 @@ Isa find() {
 #if defined(TP_X86)
   const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi2");
   const bool avx512 = avx2 && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
-                      __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512vbmi2");
+                      __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512vbmi2") && __builtin_cpu_supports("avx512cd");
   if (avx512 && pinned != "avx2" && pinned != "scalar") return Isa::avx512;
   if (avx2 && pinned != "scalar") return Isa::avx2;
 #endif

@@ -61,6 +61,21 @@ bool read_index(const std::uint8_t* payload, std::int64_t nbytes, Index& index) 
   return at + 8 * index.stripes + index.stripes_nbytes == nbytes;
 }
 
+PayloadTable::PayloadTable(const std::uint8_t* payload, std::size_t head_nbytes)
+    : table_(payload + head_nbytes), head_nbytes_(head_nbytes), seed_(crc32c(payload, head_nbytes, 0)) {}
+
+std::int64_t PayloadTable::nbytes_of(std::int64_t number) const { return get32(table_ + 8 * number); }
+
+bool PayloadTable::good(std::int64_t number, const std::uint8_t* stripe, std::size_t nbytes) const {
+  return stripe_check(seed_, number, stripe, nbytes) == get32(table_ + 8 * number + 4);
+}
+
+void PayloadTable::put(std::uint8_t* payload, std::int64_t number, const std::uint8_t* stripe, std::size_t nbytes) const {
+  std::uint8_t* const entry = payload + head_nbytes_ + 8 * number;
+  put32(entry, std::uint32_t(nbytes));
+  put32(entry + 4, stripe_check(seed_, number, stripe, nbytes));
+}
+
 std::int64_t max_payload_nbytes(const MapKernel& kernel, const MapView& map, std::size_t head_nbytes) {
   const std::int64_t stripes = stripe_count(map);
   return std::int64_t(head_nbytes) + (stripes ? stripes * (8 + kernel.max_stripe_nbytes(map)) : 0) + output_slack * (max_groups + 1);
@@ -75,23 +90,21 @@ Outcome encode_payload(const MapKernel& kernel, const MapView& map, const std::u
     return result;
   }
   std::memcpy(out, head, head_nbytes);
-  const std::uint32_t seed = crc32c(head, head_nbytes, 0);
+  const PayloadTable table(out, head_nbytes);
   const std::int64_t stripes = stripe_count(map), bound = stripes ? kernel.max_stripe_nbytes(map) : 0;
-  std::uint8_t* const table = out + head_nbytes;
-  std::uint8_t* const body = table + 8 * stripes;
+  std::uint8_t* const body = out + head_nbytes + 8 * stripes;
   const Groups groups(stripes, threads);
   const auto place_of = [&](int group) { return body + groups.first_of(group) * bound + output_slack * group; };
   Outcome found[max_groups];
   parallel(groups.count, groups.count, [&](int group) {
     std::uint8_t* at = place_of(group);
-    for (std::int64_t s = groups.first_of(group); s < groups.first_of(group + 1); ++s) {
+    for (std::int64_t s = groups.first_of(group); s < groups.first_of(group + 1) && !stop_asked(); ++s) {
       const Outcome written = kernel.encode(map, s, at);
       if (written.fault != Fault::none) {
         found[group] = written;
         return;
       }
-      put32(table + 8 * s, std::uint32_t(written.nbytes));
-      put32(table + 8 * s + 4, stripe_check(seed, s, at, std::size_t(written.nbytes)));
+      table.put(out, s, at, std::size_t(written.nbytes));
       at += written.nbytes;
     }
     found[group].nbytes = at - place_of(group);
@@ -114,20 +127,19 @@ Outcome decode_payload(const MapKernel& kernel, const std::uint8_t* payload, std
     result.fault = Fault::payload_cut;
     return result;
   }
-  const std::uint32_t seed = crc32c(payload, head_nbytes, 0);
-  const std::uint8_t* const table = payload + head_nbytes;
+  const PayloadTable table(payload, head_nbytes);
   const Groups groups(stripes, threads);
   Outcome found[max_groups];
   parallel(groups.count, groups.count, [&](int group) {
-    const std::uint8_t* at = table + 8 * stripes;
+    const std::uint8_t* at = payload + head_nbytes + 8 * stripes;
     const std::uint8_t* const end = payload + nbytes;
-    for (std::int64_t s = 0; s < groups.first_of(group + 1); ++s) {
-      const std::int64_t size = get32(table + 8 * s);
+    for (std::int64_t s = 0; s < groups.first_of(group + 1) && !stop_asked(); ++s) {
+      const std::int64_t size = table.nbytes_of(s);
       Outcome read;
       if (size > end - at) {
         read.fault = Fault::payload_cut;
       } else if (s >= groups.first_of(group)) {
-        if (stripe_check(seed, s, at, std::size_t(size)) != get32(table + 8 * s + 4)) read.fault = Fault::stripe_check;
+        if (!table.good(s, at, std::size_t(size))) read.fault = Fault::stripe_check;
         else read = kernel.decode(at, size, map, s);
       }
       if (read.fault != Fault::none) {

@@ -12,6 +12,8 @@ namespace tensorpress {
 inline constexpr int context_spatial = 6;     // W N NW NE WW NN
 inline constexpr int context_positions = 5;   // same, E, S, W, N: of the first earlier channel and of the reference
 inline constexpr int context_bins = 1024;     // entries of a class look-up
+inline constexpr int context_table_bits = 11;
+inline constexpr int context_lane_bins = 128;  // of the grid, all that the fast coder uses
 inline constexpr int context_coarse = 5, context_near = 6;
 
 // Which class a prediction falls in: lut[clamp((p - low) >> shift, 0, 1023)].
@@ -23,6 +25,19 @@ struct ContextBins {
     const std::int64_t i = (std::int64_t{p} - low) >> shift;
     return lut[i < 0 ? 0 : i >= context_bins ? context_bins - 1 : i];
   }
+};
+
+// What the lanes of context_lanes.cpp look up.
+struct ContextLanes {
+  bool usable = false;                 // sums fit into 16 bits, and tables are as they expect
+  bool linear = false;                 // a root is the value itself
+  bool whole = false, exact = false;   // reciprocals are 1; and so are steps, and no centroid moves a value
+  std::uint8_t class_of[context_lane_bins] = {};  // by step of the grid
+  std::uint8_t root_of[256] = {};      // by value, where roots are not linear
+  std::vector<std::uint32_t> weights, bias;  // the model's in both halves of a word; bias less the low end of the grid
+  std::vector<std::uint32_t> encode;   // [classes][256], by value + low: frequency << 20 | start << 8 | extra bits << 4 | extra
+  std::vector<std::uint32_t> decode;   // [classes][2^11], by slot: frequency << 20 | slot - start << 8 | first value + low
+  std::vector<std::int32_t> centroid;  // [classes][4]
 };
 
 struct ContextModel {
@@ -47,17 +62,19 @@ struct ContextModel {
   std::vector<std::uint16_t> path;              // [tokens][path_length]: node << 1 | bit; 0xFFFF ends it
   int path_length = 0;
   std::vector<std::uint32_t> start;             // [contexts][nodes]: first states of the adaptive models
-  std::vector<std::uint32_t> cdf;               // fast: [classes][tokens + 1], of 2^12
-  std::vector<std::uint16_t> slots;             // fast: [classes][4096]
+  std::vector<std::uint32_t> cdf;               // fast: [classes][tokens + 1], of 2^11
+  std::vector<std::uint16_t> slots;             // fast: [classes][2^11]
   std::vector<std::int8_t> centroid;            // [classes][4], 1/128 of a step
   std::vector<std::int32_t> price;              // [classes][values]: 1/256 bit, for the encoder's choice
   std::vector<float> step128, reciprocal;       // [channels]
+  ContextLanes lanes;                           // fast
 
   int features() const {
     return context_spatial + (earlier ? context_positions + earlier - 1 : 0) + (reference ? context_positions : 0);
   }
   int contexts() const { return classes + spatial_classes * cross_classes + context_coarse * groups * context_near; }
-  void prepare();  // slots of the fast coder
+  void prepare_lanes();
+  void prepare();  // slots and lanes of the fast coder
 };
 
 // One stripe of (channels, rows, columns) float32 values with `plane` values from channel to channel, rows contiguous,

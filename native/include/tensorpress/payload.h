@@ -51,6 +51,20 @@ class MapKernel {
   virtual Outcome decode(const std::uint8_t* data, std::int64_t nbytes, const MapView& map, std::int64_t number) const = 0;
 };
 
+// The stripe table of a payload; checks cover the head, the stripe's number and its bytes.
+class PayloadTable {
+ public:
+  PayloadTable(const std::uint8_t* payload, std::size_t head_nbytes);
+  std::int64_t nbytes_of(std::int64_t number) const;
+  bool good(std::int64_t number, const std::uint8_t* stripe, std::size_t nbytes) const;
+  void put(std::uint8_t* payload, std::int64_t number, const std::uint8_t* stripe, std::size_t nbytes) const;
+
+ private:
+  const std::uint8_t* table_;
+  std::size_t head_nbytes_;
+  std::uint32_t seed_;
+};
+
 std::int64_t max_payload_nbytes(const MapKernel& kernel, const MapView& map, std::size_t head_nbytes);  // slack included
 
 // head: type and shape, copied in front, and the seed of every stripe check. What is written does not depend on `threads`.

@@ -285,7 +285,7 @@ def unpack_planes(payload: memoryview, flags: int, mode: int, planes: int, cell_
         used = int(counts[p] * widths[p])
         if counts[p]:
             taken = bits.unpack(values[done : done + used], int(widths[p])) if widths[p] else np.zeros(counts[p], np.uint32)
-            symbols[p, nonzero[p]] = taken + (1 if codes[p] < DENSE else 0)
+            symbols[p, nonzero[p]] = taken + (1 if codes[p] < DENSE else 0) & 255  # 8 bits that hold 255 wrap, as they do in a byte
         done += used
     if at != len(payload):
         raise StreamError(f"cell of mode {MODES[mode]} has {len(payload)} payload bytes, its sections fill {at}")

@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from tensorpress.blocks.context_model import (
     BINS,
     COARSE,
+    FAST_BINS,
+    FAST_LIMIT,
     NEAR,
     POSITIONS,
     SPATIAL,
@@ -108,7 +110,7 @@ def chosen_channels(t: NDArray[np.float32], count: int, cells: bool) -> NDArray[
 
 
 def fit_predictors(
-    roots: Sequence[NDArray[np.int16]], before: Sequence[NDArray[np.int16]] | None, earlier: int, cells: bool, neighbours: bool
+    roots: Sequence[NDArray[np.int16]], before: Sequence[NDArray[np.int16]] | None, earlier: int, cells: bool, neighbours: bool, top: int
 ) -> tuple[NDArray[np.int16], NDArray[np.int8], NDArray[np.int16]]:
     """(channel, weights, bias) of every channel: ridge regression of its roots on what the decoder knows."""
     channels = roots[0].shape[0]
@@ -140,19 +142,22 @@ def fit_predictors(
         gram = a.transpose(0, 2, 1) @ a + np.eye(names, dtype=np.float32) * np.float32(RIDGE * 256)
         w = np.linalg.solve(gram.astype(np.float64), (a.transpose(0, 2, 1) @ (y - mean_y)[..., None]).astype(np.float64))[..., 0]
         fixed = np.clip(np.rint(w * WEIGHT), -127, 127)
+        if cells:  # room for the bias as well
+            fixed = np.trunc(fixed * np.minimum(1, 0.75 * FAST_LIMIT / top / np.maximum(np.abs(fixed).sum(1, keepdims=True), 1)))
         weights[some] = fixed
-        bias[some] = np.clip(np.rint(WEIGHT * mean_y[:, 0] - (fixed * mean_a[:, 0]).sum(1)), -32767, 32767)
+        limit = FAST_LIMIT - top * np.abs(fixed).sum(1) if cells else 32767
+        bias[some] = np.clip(np.rint(WEIGHT * mean_y[:, 0] - (fixed * mean_a[:, 0]).sum(1)), -limit, limit)
     return channel, weights, bias
 
 
-def fit_bins(p: NDArray[np.int32], classes: int) -> Bins:
+def fit_bins(p: NDArray[np.int32], classes: int, grid: int = BINS) -> Bins:
     """Classes half by equal mass, half by equal width, on a grid that holds nearly all of `p`."""
     some = p.reshape(-1)[:: max(1, p.size // 400_000)].astype(np.int64)
     low, high = (int(v) for v in np.quantile(some, (0.002, 0.9995), method="nearest"))
-    shift = max(int(max(high - low, 1) // BINS).bit_length(), 0)
+    shift = max(int(max(high - low, 1) // grid).bit_length(), 0)
     mass = np.quantile(some, np.arange(1, classes) / classes, method="nearest")
     width = low + (high - low) * np.arange(1, classes) / classes
-    edges = np.clip(np.rint(((mass + width) / 2 - low) / (1 << shift)), 1, BINS - 1).astype(int)
+    edges = np.clip(np.rint(((mass + width) / 2 - low) / (1 << shift)), 1, grid - 1).astype(int)
     return Bins(low, shift, tuple(sorted(edges.tolist())))
 
 
@@ -202,7 +207,7 @@ def fit_model(samples: Sequence[Floats], before: Sequence[Floats] | None, wanted
     alphabet = Alphabet(wanted.low, wanted.high)
     _step, reciprocal = steps_of(wanted.base, wanted.exponents)
     linear = wanted.low > 0
-    root = alphabet.roots(linear)
+    root = alphabet.roots(linear, wanted.cells)
 
     def whole(x: Floats, offset: float) -> Array:
         scaled = x * reciprocal[:, None, None]
@@ -213,7 +218,7 @@ def fit_model(samples: Sequence[Floats], before: Sequence[Floats] | None, wanted
     q0 = [whole(x, offset) for x in samples]
     references = [root[whole(x, 0.5) + wanted.low] for x in before] if before is not None else None
     roots = [root[q + wanted.low] for q in q0]
-    channel, weights, bias = fit_predictors(roots, references, wanted.earlier, wanted.cells, wanted.neighbours)
+    channel, weights, bias = fit_predictors(roots, references, wanted.earlier, wanted.cells, wanted.neighbours, int(np.abs(root).max()))
     mean = np.mean([np.abs(t).mean((1, 2)) for t in roots], axis=0)
     group = np.zeros(len(mean), np.uint8) if wanted.cells else np.searchsorted(np.quantile(mean, np.arange(1, GROUPS) / GROUPS), mean).astype(np.uint8)
     classes, tokens = wanted.classes or CLASSES[wanted.cells], alphabet.tokens
@@ -235,7 +240,7 @@ def fit_model(samples: Sequence[Floats], before: Sequence[Floats] | None, wanted
         q, spatial, cross = traced(model, samples, before, lagrangian, rounding)
         p = spatial + cross
         if number == 0:
-            bins = (fit_bins(p, classes),)
+            bins = (fit_bins(p, classes, FAST_BINS if wanted.cells else BINS),)
             if not wanted.cells:
                 bins += (fit_bins(spatial, PAIR_CLASSES), fit_bins(cross, PAIR_CLASSES), fit_bins(p, COARSE))
         token = alphabet.arrays["token"].astype(np.int64)[q + wanted.low]

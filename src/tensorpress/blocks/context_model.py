@@ -22,7 +22,9 @@ from tensorpress.core.errors import InputError
 
 SPATIAL, POSITIONS = 6, 5  # W N NW NE WW NN; same, E, S, W, N
 BINS, COARSE, NEAR = 1024, 5, 6
-TABLE_BITS = 12
+FAST_BINS = 128  # edges of the fast coder lie below: its table fits into two registers
+TABLE_BITS = 11
+FAST_LIMIT = 32767  # of a fast prediction, whatever the values: it is added up in 16 bits
 MAX_MODEL_NBYTES = 1 << 26  # of an unpacked model
 STEPS_PER_OCTAVE = 8
 FRACTIONS = tuple(math.isqrt(math.isqrt(math.isqrt(1 << 240 + e))) / (1 << 30) for e in range(8))  # 2^(e / 8) to 30 bits: integers only
@@ -73,10 +75,11 @@ class Alphabet:
     def tokens(self) -> int:
         return len(self.arrays["token_bits"])
 
-    def roots(self, linear: bool) -> NDArray[np.int16]:
-        """What predictions see of each value: 16 sqrt(|q|) with its sign, or 2 q."""
+    def roots(self, linear: bool, cells: bool) -> NDArray[np.int16]:
+        """What predictions see of each value: 16 sqrt(|q|) with its sign, or 2 q; the fast coder sees half of that."""
         values = range(-self.low, self.high + 1)
-        return np.array([2 * q if linear else math.copysign(math.isqrt(256 * abs(q)), q) for q in values], np.int16)
+        unit, square = (1, 64) if cells else (2, 256)
+        return np.array([unit * q if linear else math.copysign(math.isqrt(square * abs(q)), q) for q in values], np.int16)
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,7 +166,7 @@ class ContextModel:
     bins: tuple[Bins, ...]  # of the prediction; max: also of its spatial and cross parts, and coarse
     lengths: NDArray[np.uint8]  # max: code length of each token
     start: NDArray[np.int8]  # max: [contexts, nodes] log odds of a 1, 1/16
-    frequencies: NDArray[np.uint16]  # fast: [classes, tokens], less one, of 2^12
+    frequencies: NDArray[np.uint16]  # fast: [classes, tokens], less one, of 2^11
     centroid: NDArray[np.int8]  # [classes, 4], 1/128 of a step: added to magnitudes 0, 1, 2 and above
 
     @property
@@ -201,7 +204,7 @@ class ContextModel:
 
     @cached_property
     def cdf(self) -> NDArray[np.uint32]:
-        """fast: [classes, tokens + 1] of 2^12."""
+        """fast: [classes, tokens + 1] of 2^11."""
         rows = np.cumsum(self.frequencies.astype(np.int64) + 1, axis=1)
         return np.pad(rows, ((0, 0), (1, 0))).astype(np.uint32)
 
@@ -231,7 +234,7 @@ class ContextModel:
             "cells": int(self.cells), "classes": self.classes, "tokens": tokens, "nodes": tokens - 1, "groups": groups(self.group),
             "spatial_classes": 1 if self.cells else self.bins[1].classes, "cross_classes": 1 if self.cells else self.bins[2].classes,
             "path_length": 1, "weights": self.weights.reshape(-1), "bias": self.bias.astype(np.int32), "step128": step / np.float32(128),
-            "channel": self.channel.astype(np.int32).reshape(-1), "reciprocal": reciprocal, "root": self.alphabet.roots(self.linear),
+            "channel": self.channel.astype(np.int32).reshape(-1), "reciprocal": reciprocal, "root": self.alphabet.roots(self.linear, self.cells),
             "centroid": self.centroid.reshape(-1), "price": self.prices.reshape(-1), "group": self.group, **self.alphabet.arrays,
             **{name: b.table for name, b in zip(names, self.bins)},
         }  # fmt: skip
@@ -276,7 +279,7 @@ class ContextModel:
             b_low, shift, count = struct.unpack_from("<iBB", data, at)
             edges = np.frombuffer(data, "<u2", count, at + 6).tolist()
             at += 6 + 2 * count
-            if shift > 30 or count > 63 or edges != sorted(edges) or (edges and edges[-1] >= BINS):
+            if shift > 30 or count > 63 or edges != sorted(edges) or (edges and edges[-1] >= (FAST_BINS if cells else BINS)):
                 raise InputError("context model: the edges of its classes do not rise, or leave their grid")
             found.append(Bins(b_low, shift, tuple(edges)))
         if not cells and (found[3].classes != COARSE or max(found[1].classes, found[2].classes) > 32):
@@ -297,7 +300,7 @@ class ContextModel:
         if cells:
             frequencies = take("<u2", tokens, found[0].classes).T
             if (frequencies.sum(axis=1, dtype=np.int64) + tokens != 1 << TABLE_BITS).any():
-                raise InputError("context model: the frequencies of a class do not sum to 2^12")
+                raise InputError("context model: the frequencies of a class do not sum to 2^11")
         else:
             lengths = take("u1", tokens)
             contexts = found[0].classes + found[1].classes * found[2].classes + COARSE * groups(group) * NEAR

@@ -44,7 +44,7 @@ def walk(model: ContextModel, box: tuple[int, int, int, int], x: Array, before: 
     """Visits a box of a stripe channel by channel, row by row; writes decoded values to `out` (channels, rows, columns)."""
     first, channels, column, columns = box
     rows = x.shape[1]
-    root = model.alphabet.roots(model.linear).astype(int)
+    root = model.alphabet.roots(model.linear, model.cells).astype(int)
     step, reciprocal = model.steps
     bins, count = model.bins, groups(model.group)
     now = np.zeros((channels, rows + 3, columns + 4), int)
@@ -230,15 +230,11 @@ def encode_fast(model: ContextModel, x: Array, before: Array | None, lagrangian:
         state = LOW
         for class_, value in reversed(coded):
             bits = int(a["extra_bits"][value])
-            if bits:
-                if state >> 32 - bits:
-                    words.append(state & 0xFFFF)
-                    state >>= 16
-                state = state << bits | int(a["extra"][value])
             start, stop = (int(v) for v in model.cdf[class_, a["token"][value] : a["token"][value] + 2])
-            if state >= stop - start << 32 - TABLE_BITS:
+            if state >= stop - start << 32 - TABLE_BITS - bits:
                 words.append(state & 0xFFFF)
                 state >>= 16
+            state = state << bits | int(a["extra"][value])
             state = (state // (stop - start) << TABLE_BITS) + state % (stop - start) + start
         words += [state >> 16, state & 0xFFFF]
         if all(value == model.low for _, value in coded):
@@ -249,7 +245,7 @@ def encode_fast(model: ContextModel, x: Array, before: Array | None, lagrangian:
         else:
             sizes += len(words).to_bytes(2, "little")
             bodies += b"".join(word.to_bytes(2, "little") for word in reversed(words))
-    return bytes(sizes + bodies)
+    return bytes(sizes + bodies) if any(sizes) else b""
 
 
 def decode_fast(model: ContextModel, data: bytes, before: Array | None, out: Array, map_rows: int) -> None:
@@ -285,12 +281,10 @@ def decode_fast(model: ContextModel, data: bytes, before: Array | None, out: Arr
             token = int(np.searchsorted(model.cdf[where[0]], slot, side="right")) - 1
             start, stop = (int(v) for v in model.cdf[where[0], token : token + 2])
             state = (stop - start) * (state >> TABLE_BITS) + slot - start
-            refilled()
             bits = int(a["token_bits"][token])
             extra = state & (1 << bits) - 1
-            if bits:
-                state >>= bits
-                refilled()
+            state >>= bits
+            refilled()
             return min(max(int(a["token_first"][token]) + int(a["token_sign"][token]) * extra, -model.low), model.high)
 
         walk(model, box, out, before, code, out)

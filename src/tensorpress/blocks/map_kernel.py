@@ -43,14 +43,14 @@ class MapKernel:
     def __init__(self, levels: Levels, native: Mapping[int, _native.MapKernel]) -> None:
         self.levels, self.native = levels, native
 
-    def accepts(self, x: Array) -> bool:
-        return x.dtype.kind == "f" or x.dtype.itemsize == 1
+    def accepts(self, dtype: np.dtype[Any], shape: tuple[int, ...]) -> bool:
+        return dtype.kind == "f" or dtype.itemsize == 1
 
     def capacity(self, dtype: np.dtype[Any], shape: tuple[int, ...]) -> int:
         """Bytes that an output must have, at least: those of the largest payload, and room to write in whole registers."""
         return self.native[self.levels.zero_of(dtype)].capacity(*chw(shape), len(head_bytes(dtype, shape)))
 
-    def encode(self, x: Array, out: Array | None = None) -> bytes | memoryview:
+    def encode(self, x: Array, out: Array | None = None, reference: Array | None = None) -> bytes | memoryview:
         dtype = x.dtype
         if dtype.kind == "f":
             if self.levels.reciprocal is None:
@@ -61,9 +61,12 @@ class MapKernel:
         elif dtype.kind == "b":
             x = x.view(np.uint8)
         native = self.native[self.levels.zero_of(dtype)]
-        found, fault, _, _, at = native.encode(
-            x.reshape(chw(x.shape)), self.levels.reciprocal or 1.0, head_bytes(dtype, x.shape), out, threads(x.size)
-        )
+        try:
+            found, fault, _, _, at = native.encode(
+                x.reshape(chw(x.shape)), self.levels.reciprocal or 1.0, head_bytes(dtype, x.shape), out, threads(x.size)
+            )
+        except ValueError as error:  # its size
+            raise InputError(f"a tensor of shape {x.shape} cannot be encoded: {error}") from None
         if fault == NOT_FINITE:
             where = tuple(int(i) for i in np.unravel_index(at, x.shape))
             raise InputError(f"the tensor holds {x[where]} at index {where}; only finite values can be quantised")

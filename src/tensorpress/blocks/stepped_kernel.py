@@ -24,13 +24,13 @@ class SteppedKernel:
     def __init__(self, levels: Levels, rules: Mapping[int, CellRules], words: Stage[LevelMap, None]) -> None:
         self.levels, self.rules, self.words = levels, rules, words
 
-    def accepts(self, x: Array) -> bool:
-        return x.dtype.kind == "f" or x.dtype.itemsize == 1
+    def accepts(self, dtype: np.dtype[Any], shape: tuple[int, ...]) -> bool:
+        return dtype.kind == "f" or dtype.itemsize == 1
 
     def capacity(self, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
         return None  # the words' own stage knows no bound
 
-    def encode(self, x: Array, out: Array | None = None) -> Buffer:
+    def encode(self, x: Array, out: Array | None = None, reference: Array | None = None) -> Buffer:
         zero = self.levels.zero_of(x.dtype)
         table = self.rules[zero].symbol_of
         words = np.empty(x.size, np.uint8)

@@ -24,8 +24,10 @@ def stripes_of(words: Words, count: int) -> list[Words]:
     return [np.ascontiguousarray(words[:, s * STRIPE_ROWS : (s + 1) * STRIPE_ROWS]).reshape(-1) for s in range(count)]
 
 
-def word_type(src: Reader) -> np.dtype[Any]:
-    """The unsigned words that a payload of this type holds: 8-bit levels for floats, else its own width."""
+def word_type(src: Reader, levels: Levels) -> np.dtype[Any]:
+    """The unsigned words that a payload of this type holds: 8-bit levels for floats, else its own width. StreamError where `levels` has no such words."""
+    if src.dtype.kind != "f" and src.dtype.itemsize > 1 and not levels.wide:
+        raise StreamError(f"payload declares {src.dtype}, which this codec does not write")
     return np.dtype(np.uint8) if src.dtype.kind == "f" else np.dtype(f"<u{src.dtype.itemsize}")
 
 
@@ -49,7 +51,7 @@ class WordStage(Stage[LevelMap, None]):
 
     def decode(self, y: None, src: Reader) -> LevelMap:
         channels, rows, columns = chw(src.shape)
-        words = np.empty((channels, rows, columns), word_type(src))
+        words = np.empty((channels, rows, columns), word_type(src, self.levels))
         for stripe in range(stripe_count(src.shape)):
             part = words[:, stripe * STRIPE_ROWS : (stripe + 1) * STRIPE_ROWS]
             flat = np.empty(part.size, words.dtype)

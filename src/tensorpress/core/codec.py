@@ -13,7 +13,7 @@ from tensorpress.core.binary import Buffer, canonical_json, digest, parse_json
 from tensorpress.core.container import MAX_NBYTES
 from tensorpress.core.device import blank, dtype_of, from_host, index_of, is_tensor, launching_beside, stays, to_device, to_host
 from tensorpress.core.errors import InputError, StreamError
-from tensorpress.core.payload import Reader, Writer, head_bytes, placed, sealed, stripe_count
+from tensorpress.core.payload import Reader, Writer, check_size, head_bytes, placed, sealed, stripe_count
 from tensorpress.core.stage import Stage
 from tensorpress.core.stream import MAX_FRAME_HEAD_NBYTES, Stream, frame_head, write_frame
 
@@ -23,9 +23,9 @@ Array = NDArray[Any]
 class Kernel(Protocol):
     """A fused native twin of a codec's whole chain: same bytes, same values."""
 
-    def accepts(self, x: Array) -> bool: ...
+    def accepts(self, dtype: np.dtype[Any], shape: tuple[int, ...]) -> bool: ...
     def capacity(self, dtype: np.dtype[Any], shape: tuple[int, ...]) -> int | None: ...  # bytes that are enough for `out`, where known
-    def encode(self, x: Array, out: Array | None = None) -> Buffer: ...  # a part of `out`, where given
+    def encode(self, x: Array, out: Array | None = None, reference: Array | None = None) -> Buffer: ...  # a part of `out`, where given
     def decode(self, src: Reader, out: Array) -> None: ...  # bounds are checked; stripes are to be verified inside
 
 
@@ -63,6 +63,24 @@ def writable_bytes(out: Array, x: Array | None = None) -> Array:
     if x is not None and np.may_share_memory(flat, x):
         raise InputError("the output overlaps the tensor that is encoded")
     return flat if flat.dtype == np.uint8 and flat.ndim == 1 else flat.reshape(-1).view(np.uint8)
+
+
+LARGE = 1 << 31  # bytes from which on a tensor's size is looked at: what is smaller fits the format
+
+
+def aligned(x: Array) -> Array:
+    """`x`, or a copy where its values lie at odd addresses, which native code does not read."""
+    return x if x.flags.aligned else x.copy()
+
+
+def check_target(out: Array, src: Reader) -> None:
+    """StreamError where `out` does not suit the payload; InputError where it is read-only or overlaps it."""
+    if out.dtype != src.dtype or out.shape != src.shape:
+        raise StreamError(f"payload holds {src.dtype} {src.shape}, expected {out.dtype} {out.shape}")
+    if not out.flags.writeable:
+        raise InputError("the output is read-only")
+    if np.may_share_memory(out, np.frombuffer(src.payload, np.uint8)):
+        raise InputError("the output overlaps the payload that is decoded")
 
 
 @dataclass(frozen=True)
@@ -103,6 +121,10 @@ class Codec:
         """A new codec whose scale, steps and tables suit `samples` (arrays of the kind it will encode), each with its reference."""
         if references is not None and not self.takes_reference:
             raise InputError(f"codec {self.id!r} takes no references")
+        for x in samples:
+            if x.nbytes >= LARGE:
+                check_size(x.dtype, x.shape)
+        samples, references = [aligned(x) for x in samples], None if references is None else [aligned(x) for x in references]
         if self.refit is None:
             return self
         return self.refit(samples) if references is None else self.refit(samples, references)
@@ -121,11 +143,14 @@ class Codec:
                 return whole if out is None else placed(whole, writable_bytes(out))
             x = to_host(x)
         if self.reference:
-            self._check_reference(reference, x.shape)
+            reference = self._checked_reference(reference, x.shape)
+        if x.nbytes >= LARGE:
+            check_size(x.dtype, x.shape)
         if out is not None:
             out = writable_bytes(out, x)
-        if fused and self.kernel is not None and self.kernel.accepts(x):
-            return self.kernel.encode(x, out)
+        x = aligned(x)
+        if fused and self.kernel is not None and self.kernel.accepts(x.dtype, x.shape):
+            return self.kernel.encode(x, out, reference)
         writer = Writer(x.dtype, x.shape, reference)
         self.stage.encode(x, writer)
         payload = writer.finish()
@@ -134,7 +159,8 @@ class Codec:
     def max_encoded_nbytes(self, dtype: np.dtype[Any], shape: tuple[int, ...]) -> int | None:
         """Bytes that an `out` must have for every array of this type and shape, a frame's head included; None where the codec knows no bound."""
         dtype = np.dtype(dtype)
-        fused = self.kernel is not None and self.kernel.accepts(np.empty(0, dtype))
+        check_size(dtype, shape)
+        fused = self.kernel is not None and self.kernel.accepts(dtype, shape)
         nbytes = self.kernel.capacity(dtype, shape) if self.kernel is not None and fused else None
         return None if nbytes is None else MAX_FRAME_HEAD_NBYTES + nbytes
 
@@ -173,15 +199,18 @@ class Codec:
             return self._decode_to(payload, out, max_nbytes, fused, reference)
         src = Reader(payload, max_nbytes=max_nbytes, reference=reference)
         if self.reference:
-            self._check_reference(reference, src.shape)
-        if out is not None and (out.dtype != src.dtype or out.shape != src.shape):
-            raise StreamError(f"payload holds {src.dtype} {src.shape}, expected {out.dtype} {out.shape}")
-        result = np.empty(src.shape, src.dtype) if out is None else out
-        if fused and self.kernel is not None and self.kernel.accepts(result):
+            src.reference = self._checked_reference(reference, src.shape)
+        if out is not None:
+            check_target(out, src)
+        result = out if out is not None and out.flags.aligned else np.empty(src.shape, src.dtype)
+        if fused and self.kernel is not None and self.kernel.accepts(result.dtype, result.shape):
             self.kernel.decode(src, result)
         else:
             result[...] = self.stage.decode(None, src)
-        return result
+        if out is None or out is result:
+            return result
+        out[...] = result
+        return out
 
     def encode_on_device(self, x: Any) -> Any:
         """The payload of tensor `x` as a uint8 tensor beside it, its stripes' checks left open (`sealed` puts them in).
@@ -233,19 +262,20 @@ class Codec:
         if dtype_of(out) != src.dtype or tuple(out.shape) != src.shape:
             raise StreamError(f"payload holds {src.dtype} {src.shape}, expected {out.dtype} {tuple(out.shape)}")
 
-    def _check_reference(self, reference: Array | None, shape: tuple[int, ...]) -> None:
+    def _checked_reference(self, reference: Array | None, shape: tuple[int, ...]) -> Array:
         if reference is None:
             raise InputError(f"codec {self.id!r} was fitted with a reference: its streams are written and read only beside that array")
         if reference.shape != shape:
             raise InputError(f"the reference has shape {reference.shape}, the array {shape}")
+        return aligned(reference)
 
     def simulate(self, x: Array, reference: Array | None = None) -> tuple[Array, int]:
         """(what a decoder would give, payload bytes): the same values and the same size as the real thing."""
         if isinstance(self.stage, Simulating):
             if self.reference:
-                self._check_reference(reference, x.shape)
+                reference = self._checked_reference(reference, x.shape)
             out = Writer(x.dtype, x.shape, reference)
-            return self.stage.simulate(x, out), len(out.finish())
+            return self.stage.simulate(aligned(x), out), len(out.finish())
         payload = self.encode_payload(x, reference=reference)
         return self.decode_payload(payload, max_nbytes=1 << 62, reference=reference), len(payload)
 

@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from tensorpress.blocks.context_fit import Wanted, fit_model
+from tensorpress.blocks.context_kernel import ContextKernel
 from tensorpress.blocks.context_model import ContextModel
 from tensorpress.blocks.context_stage import ContextStage, plane
 from tensorpress.blocks.levels import Array, clip_range, scale_and_zero
@@ -91,7 +92,8 @@ def build(config: Config, state: Mapping[str, bytes]) -> Codec:
     if model.cells != (config.backend == "fast"):
         raise InputError(f"context: the model is not of the back-end {config.backend!r}")
     stage = ContextStage(CARD.id, model, 0.0 if config.step == 1 else config.lagrangian, 0.5, config.cap)
-    return Codec(CARD.id, config, stage, dict(state), refit, takes_reference=True, reference=model.reference)
+    kernel = ContextKernel(stage) if model.cells else None
+    return Codec(CARD.id, config, stage, dict(state), refit, kernel, takes_reference=True, reference=model.reference)
 
 
 def fit(config: Config, samples: Sequence[Array], references: Sequence[Array] | None = None) -> Codec:
