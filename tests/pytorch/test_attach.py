@@ -167,7 +167,8 @@ def test_an_operation_in_place_is_decoded_in_place(codec: str, layout: torch.mem
             samples = [model[:2](x)[0].numpy(), model(x)[0].numpy()]
             entries = tuple(Entry(site, registry.build(codec, {"step": 3.0}).fit([s]), s.shape) for site, s in zip(sites, samples))
             seen: list[bool] = []
-            look = (lambda index, before, after, payload, nbytes: seen.append(bool((before != after).any()))) if watch else None
+            note = seen.append
+            look = (lambda index, before, after, payload, nbytes, note=note: note(bool((before != after).any()))) if watch else None
             with attach(FeaturePlan("features", fingerprint(model), entries), model, keep=keep, watch=look) as run:
                 found.append((model(x).numpy().tobytes(), tuple(call.nbytes for call in run.calls)))
         assert seen == [True] * 4 * watch and len(run.frames) == 4 * keep
