@@ -153,10 +153,11 @@ def main() -> int:
         wrong, note = compare(arguments.codec or codecs(), committed())
         print("\n".join([*wrong, *([note] if note else [])]) or "the same")
         return int(bool(wrong))
+    rows = measure(codecs())  # before the file is opened: a run that is stopped leaves it whole
     with FILE.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
         writer.writeheader()
-        writer.writerows(measure(codecs()))
+        writer.writerows(rows)
     print(f"{FILE}: {len(committed())} rows")
     return 0
 

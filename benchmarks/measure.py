@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -168,8 +169,11 @@ class Coding:
         self.times.clock("decode", self.decode)
 
 
-def measure(tensors: Tensors, wanted: Sequence[tuple[Subject, Pace]], threads: int, tell: Tell, copies: bool = True) -> list[dict[str, Any]]:
-    """Two rows a subject, encode and decode, and, with `copies`, one of memcpy."""
+def measure(
+    tensors: Tensors, wanted: Sequence[tuple[Subject, Pace]], threads: int, tell: Tell, copies: bool = True, seconds: float = math.inf
+) -> list[dict[str, Any]]:
+    """Two rows a subject, encode and decode, and, with `copies`, one of memcpy. After so many `seconds` no subject and no round is begun."""
+    started = time.monotonic()
     outs, space = [np.zeros_like(x) for x in tensors.arrays], Space()
     rounds = max([1, *(pace.rounds for _, pace in wanted)])
     title = f"{tensors.name}, {threads} thread{'s'[: threads > 1]}"
@@ -181,10 +185,13 @@ def measure(tensors: Tensors, wanted: Sequence[tuple[Subject, Pace]], threads: i
     steps = len(wanted) + rounds * (1 + len(wanted))
     for n, (subject, pace) in enumerate(wanted):
         tell(f"{title}: checking {subject.name}", n, steps)
+        if time.monotonic() - started > seconds:
+            break
         found.append(Coding(subject, tensors, outs, space, pace))
     for number in range(rounds):
         for n, each in enumerate(found):
-            if number < each.times.rounds:
+            late = number > 0 and time.monotonic() - started > seconds
+            if number < each.times.rounds and not late:
                 tell(f"{title}: round {number + 1} of {rounds}, {each.times.name}", len(wanted) + number * len(found) + n, steps)
                 each.round()
     tell(title, steps, steps)
@@ -217,6 +224,6 @@ def row(times: Times, op: str, seconds: Sequence[float], threads: int, **more: A
     }
 
 
-def speed(path: Path, paces: Mapping[str, Pace], threads: int, copies: bool, tell: Tell) -> list[dict[str, Any]]:
+def speed(path: Path, paces: Mapping[str, Pace], threads: int, copies: bool, seconds: float, tell: Tell) -> list[dict[str, Any]]:
     """`measure` for a process of its own: tensors from a file, subjects by name."""
-    return measure(Tensors.load(path), [(ready(name), pace) for name, pace in paces.items()], threads, tell, copies)
+    return measure(Tensors.load(path), [(ready(name), pace) for name, pace in paces.items()], threads, tell, copies, seconds)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -20,8 +21,10 @@ def cores() -> list[int]:
     return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
 
 
-def apart(tell: Tell, threads: int, work: Callable[..., Any], *args: Any, env: Mapping[str, str] | None = None) -> Any:
-    """`work(*args, tell)` in a new process pinned to the first `threads` cores. InputError where it raised one, else RuntimeError."""
+def apart(tell: Tell, threads: int, seconds: float, work: Callable[..., Any], *args: Any, env: Mapping[str, str] | None = None) -> Any:
+    """`work(*args, tell)` in a new process pinned to the first `threads` cores. InputError where it raised one, TimeoutError where it
+    took longer than `seconds`, else RuntimeError."""
+    until = time.monotonic() + seconds
     ours, theirs = multiprocessing.get_context("spawn").Pipe(duplex=False)
     process = multiprocessing.get_context("spawn").Process(target=_child, args=(theirs, cores()[:threads], work, args), daemon=True)
     with environment({**dict.fromkeys(THREADS, str(threads)), **(env or {})}):
@@ -29,6 +32,8 @@ def apart(tell: Tell, threads: int, work: Callable[..., Any], *args: Any, env: M
     theirs.close()
     try:
         while True:
+            if not ours.poll(min(max(until - time.monotonic(), 0), 1e6)):
+                raise TimeoutError(f"{work.__name__} took longer than {seconds:.0f} s")
             kind, value = ours.recv()
             if kind == "result":
                 process.join(10)  # its own clearing up is better than being ended

@@ -100,7 +100,8 @@ class Run:
         columns = TextColumn("[progress.description]{task.description}"), BarColumn(), TimeElapsedColumn()
         with tempfile.TemporaryDirectory() as folder, Progress(*columns, console=self.console, refresh_per_second=2) as self.progress:
             self.started, self.expected = time.monotonic(), 0.0
-            files = {network: self.maps(network, Path(folder)) for network in self.networks() if {"speed", "threads"} & set(self.wanted.parts)}
+            wanted = self.networks() if {"speed", "threads"} & set(self.wanted.parts) else []
+            files = {network: found for network in wanted if (found := self.maps(network, Path(folder)))}
             for network, of in files.items():
                 self.speed(network, of["all"], True, 65)
             for network, of in list(files.items())[:1]:
@@ -116,10 +117,9 @@ class Run:
         short run, where this was written; how much longer earlier parts took says whether there is time."""
         if part and part not in self.wanted.parts:
             return []
-        spent = time.monotonic() - self.started
-        slow = max(1.0, spent / self.expected) if self.expected else 1.0
+        slow = max(1.0, (SHORT - self.left) / self.expected) if self.expected > 30 else 1.0  # the first seconds tell too little
         self.expected += seconds
-        if self.wanted.quick and spent + slow * seconds > SHORT:
+        if slow * seconds > self.left:
             self.left_out.append(f"{title}: left out, there was no time")
             return []
         task = self.progress.add_task(title, total=None)
@@ -127,9 +127,18 @@ class Run:
         def tell(what: str, done: int, total: int) -> None:
             self.progress.update(task, description=what, completed=done, total=total)
 
-        found = apart(tell, threads, work, *args, **more)
+        try:
+            found = apart(tell, threads, self.left, work, *args, **more)
+        except TimeoutError as error:
+            self.left_out.append(f"{title}: left out, {error}")
+            return []
         self.progress.update(task, description=title, completed=1, total=1)
         return found
+
+    @property
+    def left(self) -> float:
+        """Seconds that a short run may still take."""
+        return SHORT - (time.monotonic() - self.started) if self.wanted.quick else math.inf
 
     def maps(self, network: str, folder: Path) -> dict[str, Path]:
         files: dict[str, Path] = self.part("", f"maps of {network}", 5, make_maps, network, self.wanted.nbytes, folder)
@@ -142,13 +151,22 @@ class Run:
             pace = {n: pace_of(n, threads, self.wanted.quick, self.wanted.rounds) for n in names}
             title = f"{network}, {'' if first else 'others, '}{counted(threads)}"
             if names or first:
-                self.rows += self.part("speed", title, seconds if threads == 1 else 15, speed, file, pace, threads, first, threads=threads)
+                self.measured("speed", title, seconds if threads == 1 else 15, file, pace, threads, first)
 
     def threads(self, network: str, file: Path) -> None:
         """Tensors over a MiB on one core, then on two."""
         pace = {name: Pace(self.wanted.rounds, 3 if self.wanted.quick else 20, math.inf) for name in self.main}
         for threads in self.counts:
-            self.rows += self.part("threads", f"{network}, tall, {counted(threads)}", 12, speed, file, pace, threads, True, threads=threads)
+            self.measured("threads", f"{network}, tall, {counted(threads)}", 12, file, pace, threads, True)
+
+    def measured(self, part: str, title: str, seconds: float, file: Path, pace: dict[str, Pace], threads: int, copies: bool) -> None:
+        """Rows of these subjects; who was not reached is left out by name."""
+        limit = 0.6 * self.left  # what comes later needs time as well
+        found = self.part(part, title, seconds, speed, file, pace, threads, copies, limit, threads=threads)
+        self.rows += found
+        missing = [name for name in pace if name not in {row["subject"] for row in found}]
+        if found and missing:
+            self.left_out.append(f"{title}: left out {', '.join(missing)}, there was no time")
 
     @property
     def largest(self) -> int:

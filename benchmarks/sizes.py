@@ -102,10 +102,11 @@ def main() -> int:
         if missing:
             print(f"sizes: libraries of {', '.join(missing)} are missing: the file would lose their rows", file=sys.stderr)
             return 1
+        rows = [row for codec in codecs() for row in measure(codec)]  # before the file is opened: a run that is stopped leaves it whole
         with FILE.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
             writer.writeheader()
-            writer.writerows(row for codec in codecs() for row in measure(codec))
+            writer.writerows(rows)
         print(f"{FILE}: {len(committed())} rows")
         return 0
     failed = False

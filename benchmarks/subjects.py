@@ -20,7 +20,7 @@ from tensorpress.core.codec import Codec
 from tensorpress.core.stream import read_frame
 
 PLAN_ID = 1
-DCT_CM: dict[str, Any] = {"step": 4.0, "transform": "dct", "lengths": (8,)}  # the DCT over 8 channels wherever it fits
+DCT_CM: dict[str, Any] = {"profile": "fixed", "step": 4.0, "transform": "dct", "lengths": (8,)}  # the DCT over 8 channels in every map
 OURS: dict[str, tuple[str, dict[str, Any]]] = {  # name here: codec, options
     "zvc": ("zvc", {}),
     "dct_cm": ("dct_cm", DCT_CM),

@@ -7,6 +7,7 @@ import math
 import os
 import subprocess
 import sys
+import time
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -36,10 +37,11 @@ def parts():
         import maps
         import measure
         import plot
+        import process
         import subjects
         import tensors
 
-        yield {"maps": maps, "measure": measure, "goals": goals, "tensors": tensors, "subjects": subjects, "plot": plot}
+        yield {"maps": maps, "measure": measure, "goals": goals, "tensors": tensors, "subjects": subjects, "plot": plot, "process": process}
     finally:
         sys.path.remove(str(FOLDER))
 
@@ -126,6 +128,26 @@ def test_a_subject_that_gives_other_bytes_is_found(parts):
     subject = parts["subjects"].Subject("liar", lambda site, samples: Liar())
     with pytest.raises(AssertionError, match="liar: an array came back with other bytes"):
         measure.measure(made, [(subject, measure.Pace(1, 1, 1))], 1, lambda *what: None)
+
+
+def test_no_subject_begins_late(parts):
+    measure, ours = parts["measure"], parts["subjects"].ready
+    made = parts["tensors"].synthetic_tensors("synthetic-4096", (16, 16, 16))
+    found = measure.measure(made, [(ours("zvc"), measure.Pace(3, 1, 1))], 1, lambda *what: None, seconds=-1)
+    assert [(row["subject"], row["rounds"]) for row in found] == [("memcpy", 1)]
+
+
+def sleep(seconds, tell):
+    tell("sleeping", 0, 1)
+    time.sleep(seconds)
+    return seconds
+
+
+def test_a_process_that_takes_too_long_is_ended(parts):
+    apart, told = parts["process"].apart, []
+    assert apart(lambda *what: told.append(what), 1, 60, sleep, 0.01) == 0.01 and told == [("sleeping", 0, 1)]
+    with pytest.raises(TimeoutError, match="sleep took longer than 1 s"):
+        apart(lambda *what: None, 1, 1, sleep, 60)
 
 
 def test_two_threads_copy_every_byte(parts):

@@ -64,6 +64,7 @@ class OwnedChannelDct : public ChannelDct {
     std::copy_n(offset.data(), length, rules_.offset);
     std::copy_n(backward.data(), length, rules_.backward);
     rules_.keep = keep_.data(), rules_.keep_size = std::int64_t(keep_.size());
+    rules_.keeps_all = std::count(keep_.begin(), keep_.end(), 0) == 0;
   }
 
  private:

@@ -34,67 +34,72 @@ void each_place(const MapView& map, int64_t rows, int length, Visit&& visit) {
       if (!visit(Place{whole * size, rest, 1, p, int(std::min<int64_t>(block_size, pixels - p)), false})) return;
 }
 
-// Where the values of a place lie.
-template <class T>
+// Where the values of a stripe lie; distances in elements.
 struct Memory {
-  T* first;
   const MapView& map;
-  bool side_by_side;  // the pixels of a channel's stripe
-  int64_t ahead;      // how far to fetch ahead, in elements: about what memory delivers while one line is under way
+  int64_t first;
+  bool side_by_side;     // the pixels of a channel's stripe
+  int64_t ahead;         // how far to fetch ahead: about what memory delivers while one line is under way
+  int64_t turn, around;  // from this channel on the next stripe is fetched, so far away
 
   Memory(const MapView& map, int64_t stripe, int64_t rows, int planes)
-      : first(static_cast<T*>(map.data) + stripe * stripe_rows * map.row_stride), map(map),
-        side_by_side(map.column_stride == 1 && (rows == 1 || map.row_stride == map.columns)) {
-    const int64_t group = planes * rows * map.columns * int64_t(sizeof(T));
-    ahead = map.channel_stride * planes * ((fetch_nbytes + group - 1) / std::max<int64_t>(group, 1));
+      : map(map), first(stripe * stripe_rows * map.row_stride), side_by_side(map.column_stride == 1 && (rows == 1 || map.row_stride == map.columns)) {
+    const int64_t nbytes = planes * rows * map.columns * (map.element == Element::f32 ? 4 : 1), whole = map.channels - map.channels % planes;
+    const int64_t channels = std::min(planes * ((fetch_nbytes + nbytes - 1) / nbytes), whole);
+    ahead = channels * map.channel_stride;
+    turn = whole - channels, around = stripe_rows * map.row_stride - turn * map.channel_stride;
   }
-  T* plane(const Place& at, int k) const { return first + (at.channel + k) * map.channel_stride + at.pixel; }
-  bool direct(const Place& at) const { return side_by_side && at.groups == 1; }
-  template <class Each>
-  void each(const Place& at, int k, Each&& each) const {
-    int i = 0;
-    for (int g = 0; g < at.groups; ++g) {
-      T* row = first + (at.channel + g * at.planes + k) * map.channel_stride + at.pixel / map.columns * map.row_stride;
-      int64_t x = at.pixel % map.columns;
-      for (int p = 0; p < at.pixels; ++p, ++i) {
-        each(row[x * map.column_stride], i);
-        if (++x == map.columns) x = 0, row += map.row_stride;
+
+  // visit(64 values of plane k or room for them, k); what does not lie side by side is gathered before, or scattered afterwards.
+  template <class T, bool writes, class Visit>
+  [[gnu::always_inline]] inline void each_plane(const Place& at, Visit&& visit) const {
+    T* const data = static_cast<T*>(map.data) + first + at.channel * map.channel_stride;
+    if (side_by_side && at.groups == 1) {
+      const int64_t next = at.channel < turn ? ahead : around;
+      for (int k = 0; k < at.planes; ++k) {
+        T* const p = data + k * map.channel_stride + at.pixel;
+        for (int i = 0; i < block_size + 64 / int(sizeof(T)); i += 64 / int(sizeof(T))) __builtin_prefetch(p + next + i, writes, 2);
+        visit(p, k);
       }
+      return;
+    }
+    T values[block_size];
+    const auto each = [&](int k, auto&& move) {
+      int i = 0;
+      for (int g = 0; g < at.groups; ++g) {
+        T* row = data + (g * at.planes + k) * map.channel_stride + at.pixel / map.columns * map.row_stride;
+        int64_t x = at.pixel % map.columns;
+        for (int p = 0; p < at.pixels; ++p, ++i) {
+          move(row[x * map.column_stride], values[i]);
+          if (++x == map.columns) x = 0, row += map.row_stride;
+        }
+      }
+    };
+    for (int k = 0; k < at.planes; ++k) {
+      if (!writes) each(k, [](T& there, T& here) { here = there; });
+      visit(values, k);
+      if (writes) each(k, [](T& there, T& here) { there = here; });
     }
   }
 };
 
-// Levels of plane k. False where a value is not finite.
-template <class T>
-[[gnu::always_inline]] inline bool levels_at(const Memory<T>& memory, const Place& at, int k, int n, int zero, Block& out) {
-  T gathered[block_size];
-  const T* from = gathered;
-  if (memory.direct(at)) {
-    from = memory.plane(at, k);
-    for (int i = 0; i < at.pixels; i += 64 / int(sizeof(T))) __builtin_prefetch(from + memory.ahead + i);
-  } else {
-    memory.each(at, k, [&](T& value, int i) { gathered[i] = value; });
-  }
-  if constexpr (sizeof(T) == 4) {
-    return quantise(from, n, memory.map.reciprocal, zero, out);
-  } else {
-    out = load(from, n);
-    if (memory.map.element == Element::i8) out = flip(out, 0x80);
-    return true;
-  }
+// Levels of all planes, zeros behind them. False where a value is not finite.
+[[gnu::noinline]] bool take_levels(const Memory& memory, const Place& at, int n, int zero, Block* levels) {
+  bool finite = true;
+  const bool flipped = memory.map.element == Element::i8;
+  if (memory.map.element == Element::f32)
+    memory.each_plane<float, false>(at, [&](const float* p, int k) { finite &= quantise(p, n, memory.map.reciprocal, zero, levels[k]); });
+  else
+    memory.each_plane<uint8_t, false>(at, [&](const uint8_t* p, int k) { levels[k] = flipped ? flip(load(p, n), 0x80) : load(p, n); });
+  return finite;
 }
 
-template <class T>
-[[gnu::always_inline]] inline void put_levels(const Memory<T>& memory, const Place& at, int k, int n, int zero, const Block& levels) {
-  T gathered[block_size];
-  T* to = gathered;
-  if (memory.direct(at)) {
-    to = memory.plane(at, k);
-    for (int i = 0; i < at.pixels; i += 64 / int(sizeof(T))) __builtin_prefetch(to + memory.ahead + i, 1);
-  }
-  if constexpr (sizeof(T) == 4) dequantise(levels, n, zero, memory.map.scale, to);
-  else store(to, memory.map.element == Element::i8 ? flip(levels, 0x80) : levels, n);
-  if (to == gathered) memory.each(at, k, [&](T& value, int i) { value = gathered[i]; });
+[[gnu::noinline]] void put_levels(const Memory& memory, const Place& at, int n, int zero, const Block* levels) {
+  const bool flipped = memory.map.element == Element::i8;
+  if (memory.map.element == Element::f32)
+    memory.each_plane<float, true>(at, [&](float* p, int k) { dequantise(levels[k], n, zero, memory.map.scale, p); });
+  else
+    memory.each_plane<uint8_t, true>(at, [&](uint8_t* p, int k) { store(p, flipped ? flip(levels[k], 0x80) : levels[k], n); });
 }
 
 template <int N>
@@ -110,7 +115,7 @@ struct Quantiser {
   }
 
   // Levels of N channels to symbols.
-  [[gnu::always_inline]] void analyse(const Block* levels, Block* symbols) const {
+  [[gnu::noinline]] void analyse(const Block* levels, Block* symbols) const {
     constexpr int shift = 8 - std::bit_width(unsigned(N));  // the sum of N levels fills 15 bits
     Lanes found[N][parts];
     for (int part = 0; part < parts; ++part) {
@@ -126,7 +131,7 @@ struct Quantiser {
   }
 
   // The inverse.
-  [[gnu::always_inline]] void synthesise(const Block* symbols, Block* levels) const {
+  [[gnu::noinline]] void synthesise(const Block* symbols, Block* levels) const {
     Block numbers[N];
     for (int k = 0; k < N; ++k) numbers[k] = k == 0 && plain ? symbols[k] : unfolded(symbols[k]);
     Lanes found[N][parts];
@@ -143,21 +148,24 @@ struct Quantiser {
   }
 };
 
-// Which planes of a place are stored. False where not all are.
-bool planes_kept(const ChannelDctRules& rules, const Place& at, bool* kept) {
+// Which planes of a place are stored. True where all are.
+[[gnu::always_inline]] inline bool planes_kept(const ChannelDctRules& rules, const Place& at, bool* kept) {
+  if (rules.keeps_all || !at.transformed) return true;
   bool all = true;
-  for (int k = 0; k < at.planes; ++k) {
-    kept[k] = !at.transformed || rules.keep[(at.channel + k) % rules.keep_size];
+  int64_t i = at.channel % rules.keep_size;
+  for (int k = 0; k < at.planes; ++k, ++i) {
+    if (i == rules.keep_size) i = 0;
+    kept[k] = rules.keep[i] != 0;
     all = all && kept[k];
   }
   return all;
 }
 
-template <int N, class T>
+template <int N>
 Outcome encode_as(const MapView& map, const ChannelDctRules& rules, int64_t stripe, uint8_t* out) {
   constexpr int size = N ? N : untransformed_planes;
   const int64_t rows = std::min<int64_t>(stripe_rows, map.rows - stripe * stripe_rows);
-  const Memory<T> memory(map, stripe, rows, size);
+  const Memory memory(map, stripe, rows, size);
   const Table symbol_of(rules.symbol_of, rules.same);
   const Quantiser<size> quantiser(rules);
   Outcome result;
@@ -166,11 +174,10 @@ Outcome encode_as(const MapView& map, const ChannelDctRules& rules, int64_t stri
   each_place(map, rows, N, [&](const Place& place) __attribute__((always_inline)) {
     const int n = place.groups * place.pixels;
     Block levels[max_planes], symbols[max_planes + 8];
-    for (int k = 0; k < place.planes; ++k)
-      if (!levels_at(memory, place, k, n, rules.zero, levels[k])) {
-        result.fault = Fault::not_finite;
-        return false;
-      }
+    if (!take_levels(memory, place, n, rules.zero, levels)) {
+      result.fault = Fault::not_finite;
+      return false;
+    }
     int count = place.planes;
     if (N && place.transformed) {
       quantiser.analyse(levels, symbols);
@@ -194,11 +201,11 @@ Outcome encode_as(const MapView& map, const ChannelDctRules& rules, int64_t stri
   return result;
 }
 
-template <int N, class T>
+template <int N>
 Outcome decode_as(const uint8_t* data, int64_t nbytes, const MapView& map, const ChannelDctRules& rules, int64_t stripe) {
   constexpr int size = N ? N : untransformed_planes;
   const int64_t rows = std::min<int64_t>(stripe_rows, map.rows - stripe * stripe_rows);
-  const Memory<T> memory(map, stripe, rows, size);
+  const Memory memory(map, stripe, rows, size);
   const Table level_of(rules.level_of, rules.same);
   const Quantiser<size> quantiser(rules);
   Input in(data, nbytes);
@@ -220,7 +227,7 @@ Outcome decode_as(const uint8_t* data, int64_t nbytes, const MapView& map, const
     } else {
       for (int k = 0; k < place.planes; ++k) levels[k] = level_of(symbols[k]);
     }
-    for (int k = 0; k < place.planes; ++k) put_levels(memory, place, k, n, rules.zero, levels[k]);
+    put_levels(memory, place, n, rules.zero, levels);
     return true;
   });
   if (result.fault == Fault::none && !in.done()) result.fault = Fault::length_wrong;
@@ -228,34 +235,24 @@ Outcome decode_as(const uint8_t* data, int64_t nbytes, const MapView& map, const
   return result;
 }
 
-template <class T>
-Outcome encode_of(const MapView& map, const ChannelDctRules& rules, int64_t stripe, uint8_t* out) {
-  switch (rules.length) {
-    case 4: return encode_as<4, T>(map, rules, stripe, out);
-    case 8: return encode_as<8, T>(map, rules, stripe, out);
-    case 16: return encode_as<16, T>(map, rules, stripe, out);
-    case 32: return encode_as<32, T>(map, rules, stripe, out);
-    default: return encode_as<0, T>(map, rules, stripe, out);
-  }
-}
-
-template <class T>
-Outcome decode_of(const uint8_t* data, int64_t nbytes, const MapView& map, const ChannelDctRules& rules, int64_t stripe) {
-  switch (rules.length) {
-    case 4: return decode_as<4, T>(data, nbytes, map, rules, stripe);
-    case 8: return decode_as<8, T>(data, nbytes, map, rules, stripe);
-    case 16: return decode_as<16, T>(data, nbytes, map, rules, stripe);
-    case 32: return decode_as<32, T>(data, nbytes, map, rules, stripe);
-    default: return decode_as<0, T>(data, nbytes, map, rules, stripe);
-  }
-}
-
 Outcome encode(const MapView& map, const ChannelDctRules& rules, int64_t stripe, uint8_t* out) {
-  return map.element == Element::f32 ? encode_of<float>(map, rules, stripe, out) : encode_of<uint8_t>(map, rules, stripe, out);
+  switch (rules.length) {
+    case 4: return encode_as<4>(map, rules, stripe, out);
+    case 8: return encode_as<8>(map, rules, stripe, out);
+    case 16: return encode_as<16>(map, rules, stripe, out);
+    case 32: return encode_as<32>(map, rules, stripe, out);
+    default: return encode_as<0>(map, rules, stripe, out);
+  }
 }
 
 Outcome decode(const uint8_t* data, int64_t nbytes, const MapView& map, const ChannelDctRules& rules, int64_t stripe) {
-  return map.element == Element::f32 ? decode_of<float>(data, nbytes, map, rules, stripe) : decode_of<uint8_t>(data, nbytes, map, rules, stripe);
+  switch (rules.length) {
+    case 4: return decode_as<4>(data, nbytes, map, rules, stripe);
+    case 8: return decode_as<8>(data, nbytes, map, rules, stripe);
+    case 16: return decode_as<16>(data, nbytes, map, rules, stripe);
+    case 32: return decode_as<32>(data, nbytes, map, rules, stripe);
+    default: return decode_as<0>(data, nbytes, map, rules, stripe);
+  }
 }
 
 }  // namespace

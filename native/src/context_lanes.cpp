@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <cstring>
 #include <memory>
+#include <span>
 #include <vector>
 
 #include "tensorpress/isa.h"
@@ -23,13 +24,15 @@ constexpr int lanes = 32, strands = 2, side = 8, area = side * side, block = 32;
 constexpr int bits = context_table_bits;
 constexpr uint32_t first_state = 1u << 16;
 
-// A channel of a cell: values in rows of eight, zeros around and where the cell has none.
+// A channel of a cell: roots in rows of eight, as bytes from `offset` on; `offset` stands around them, and where the cell has no value.
 constexpr int plane_lead = 16, plane_size = plane_lead + area + 16;
-struct alignas(64) Plane {
-  int16_t at[plane_size];
-  int16_t* values() { return at + plane_lead; }
-  const int16_t* values() const { return at + plane_lead; }
+struct alignas(32) Plane {
+  uint8_t at[plane_size];
+  uint8_t* values() { return at + plane_lead; }
+  const uint8_t* values() const { return at + plane_lead; }
 };
+// Sums of a channel in 16 bits stand as byte operations leave them: rows 0 2 4 6, then 1 3 5 7.
+constexpr int place_of(int y, int x) { return (y % 2) * area / 2 + y / 2 * side + x; }
 
 struct Cell {
   int64_t stripe, channel, row, column;  // where it begins
@@ -66,71 +69,78 @@ std::vector<uint32_t> in_groups(const std::vector<Cell>& cells, std::vector<uint
 
 // --- tables ---------------------------------------------------------------------------------------------------------
 
-// The class of a prediction and the root of a value, 16 bits each. Entry 0 of both tables is 0, which is what upper bytes find.
+// Classes and roots. Both tables stand in registers.
 class Lookups {
  public:
-  explicit Lookups(const ContextModel& m)
-      : shift_(_mm512_set1_epi16(int16_t(m.bins.shift))), zero_(_mm512_set1_epi16(int16_t(m.low))), linear_(m.lanes.linear) {
+  const __m512i offset;  // of roots, 64 bytes
+  explicit Lookups(const ContextModel& m) : offset(_mm512_set1_epi8(char(m.lanes.offset))), shift_(_mm512_set1_epi16(int16_t(m.bins.shift))) {
     for (int k = 0; k < 2; ++k) class_of_[k] = _mm512_loadu_si512(m.lanes.class_of + 64 * k);
     for (int k = 0; k < 4; ++k) root_of_[k] = _mm512_loadu_si512(m.lanes.root_of + 64 * k);
   }
-  // sum: a prediction less the grid's low end.
+  // class << 3 of sums (predictions less the grid's low end), 16 bits both. Upper bytes find entry 0, which is 0.
   __m512i class_of(__m512i sum) const {
     const __m512i i = _mm512_max_epi16(_mm512_srav_epi16(sum, shift_), _mm512_setzero_si512());
     return _mm512_permutex2var_epi8(class_of_[0], _mm512_min_epi16(i, _mm512_set1_epi16(context_lane_bins - 1)), class_of_[1]);
   }
-  __m512i root_of(__m512i v) const {
-    if (linear_) return _mm512_sub_epi16(v, zero_);
-    return _mm512_mask_blend_epi8(_mm512_movepi8_mask(v), _mm512_permutex2var_epi8(root_of_[0], v, root_of_[1]),
-                                  _mm512_permutex2var_epi8(root_of_[2], v, root_of_[3]));
+  __m512i root_of(__m512i bytes) const {
+    return _mm512_mask_blend_epi8(_mm512_movepi8_mask(bytes), _mm512_permutex2var_epi8(root_of_[0], bytes, root_of_[1]),
+                                  _mm512_permutex2var_epi8(root_of_[2], bytes, root_of_[3]));
+  }
+  __m512i root_of_words(__m512i words) const {  // of 16 bits, as the values are
+    constexpr __mmask64 lower = 0x5555555555555555u;
+    return _mm512_mask_blend_epi8(_mm512_movepi8_mask(words), _mm512_maskz_permutex2var_epi8(lower, root_of_[0], words, root_of_[1]),
+                                  _mm512_maskz_permutex2var_epi8(lower, root_of_[2], words, root_of_[3]));
   }
 
  private:
-  __m512i class_of_[2], root_of_[4], shift_, zero_;
-  bool linear_;
+  __m512i class_of_[2], root_of_[4], shift_;
 };
 
 // --- sums over a channel of one cell -------------------------------------------------------------------------------------
 
-constexpr uint32_t not_first = 0xFEFEFEFEu, not_first_two = 0xFCFCFCFCu, not_last = 0x7F7F7F7Fu, all = ~0u;
+constexpr uint64_t not_first = 0xFEFEFEFEFEFEFEFEu, not_first_two = 0xFCFCFCFCFCFCFCFCu, not_last = 0x7F7F7F7F7F7F7F7Fu;
 
 struct Sum {
-  __m512i upper, lower;  // four rows each
-  void add(uint32_t weight, const int16_t* from, uint32_t where = all) {
-    const __m512i w = _mm512_set1_epi32(int(weight));
-    upper = _mm512_add_epi16(upper, _mm512_mullo_epi16(w, _mm512_maskz_loadu_epi16(where, from)));
-    lower = _mm512_add_epi16(lower, _mm512_mullo_epi16(w, _mm512_maskz_loadu_epi16(where, from + 32)));
-  }
-  void five(const uint32_t* w, const int16_t* from) {
-    add(w[0], from);
-    add(w[1], from + 1, not_last);
-    add(w[2], from + side);
-    add(w[3], from - 1, not_first);
-    add(w[4], from - side);
-  }
-  void six(const uint32_t* w, const int16_t* from) {
-    add(w[0], from - 1, not_first);
-    add(w[1], from - side);
-    add(w[2], from - side - 1, not_first);
-    add(w[3], from - side + 1, not_last);
-    add(w[4], from - 2, not_first_two);
-    add(w[5], from - 2 * side);
+  __m512i even, odd;  // rows
+  void add(uint32_t weights, __m512i a, __m512i b) {  // two bytes, twice: of a and of b
+    const __m512i w = _mm512_set1_epi32(int(weights));
+    even = _mm512_add_epi16(even, _mm512_maddubs_epi16(_mm512_unpacklo_epi8(a, b), w));
+    odd = _mm512_add_epi16(odd, _mm512_maddubs_epi16(_mm512_unpackhi_epi8(a, b), w));
   }
 };
 
+inline __m512i load(const uint8_t* p) { return _mm512_loadu_si512(p); }
+
+// Same, E, S, W: two pairs. N is left to the caller.
+inline void add_four(Sum& sum, const uint32_t* w, const uint8_t* p, __m512i outside) {
+  sum.add(w[0], load(p), _mm512_mask_loadu_epi8(outside, not_last, p + 1));
+  sum.add(w[1], load(p + side), _mm512_mask_loadu_epi8(outside, not_first, p - 1));
+}
+
+inline void add_spatial(Sum& sum, const uint32_t* w, const uint8_t* p, __m512i outside) {
+  sum.add(w[0], _mm512_mask_loadu_epi8(outside, not_first, p - 1), load(p - side));
+  sum.add(w[1], _mm512_mask_loadu_epi8(outside, not_first, p - side - 1), _mm512_mask_loadu_epi8(outside, not_last, p - side + 1));
+  sum.add(w[2], _mm512_mask_loadu_epi8(outside, not_first_two, p - 2), load(p - 2 * side));
+}
+
 // All but the spatial part, less the low end of the classes' grid. planes: of the cell's channels by number mod 32; then: of the reference.
-inline Sum cross_sum(const ContextModel& m, int64_t channel, const Plane* planes, const Plane& then) {
+inline Sum cross_sum(const ContextModel& m, const Lookups& lookups, int64_t channel, const Plane* planes, const Plane& then) {
   const __m512i bias = _mm512_set1_epi32(int(m.lanes.bias[size_t(channel)]));
   Sum sum{bias, bias};
-  const uint32_t* w = m.lanes.weights.data() + channel * m.features() + context_spatial;
+  const uint32_t* w = m.lanes.pairs.data() + channel * m.lanes.pair_count + context_spatial / 2;
   if (m.earlier) {
-    const int32_t* const list = m.channel.data() + channel * m.earlier;
-    if (list[0] >= 0) sum.five(w, planes[list[0] % block].values());
-    w += context_positions;
-    for (int k = 1; k < m.earlier; ++k, ++w)
-      if (list[k] >= 0) sum.add(*w, planes[list[k] % block].values());
+    const uint8_t* const list = m.lanes.earlier.data() + channel * m.earlier;
+    const auto values = [&](int k) { return load(planes[list[k]].values()); };
+    const uint8_t* const p = planes[list[0]].values();
+    add_four(sum, w, p, lookups.offset);
+    sum.add(w[2], load(p - side), m.earlier > 1 ? values(1) : lookups.offset);
+    w += 3;
+    for (int k = 2; k < m.earlier; k += 2) sum.add(*w++, values(k), k + 1 < m.earlier ? values(k + 1) : lookups.offset);
   }
-  if (m.reference) sum.five(w, then.values());
+  if (m.reference) {
+    add_four(sum, w, then.values(), lookups.offset);
+    sum.add(w[2], load(then.values() - side), lookups.offset);
+  }
   return sum;
 }
 
@@ -177,13 +187,10 @@ inline __m512i quantised(const ContextModel& m, const MapView& map, const Cell& 
   return _mm512_mask_blend_epi8(cell.there, zero, _mm512_load_si512(rows));
 }
 
-inline __m512i first_half(__m512i bytes) { return _mm512_cvtepu8_epi16(_mm512_castsi512_si256(bytes)); }
-inline __m512i second_half(__m512i bytes) { return _mm512_cvtepu8_epi16(_mm512_extracti64x4_epi64(bytes, 1)); }
+inline __m512i even_rows(__m512i bytes) { return _mm512_unpacklo_epi8(bytes, _mm512_setzero_si512()); }
+inline __m512i odd_rows(__m512i bytes) { return _mm512_unpackhi_epi8(bytes, _mm512_setzero_si512()); }
 
-inline void put_roots(const Lookups& lookups, __m512i q, Plane& plane) {
-  _mm512_storeu_si512(plane.values(), lookups.root_of(first_half(q)));
-  _mm512_storeu_si512(plane.values() + 32, lookups.root_of(second_half(q)));
-}
+inline void put_roots(const Lookups& lookups, __m512i q, Plane& plane) { _mm512_storeu_si512(plane.values(), lookups.root_of(q)); }
 
 // Rows of 32 lanes from 32 rows of values, 16 bits each: to[i][lane] = from[lane][i].
 inline void turned(const int16_t (*from)[area], int16_t (*to)[lanes]) {
@@ -258,13 +265,22 @@ Memory& kept() {
   return *memory;
 }
 
+// What stands around planes is the offset of the model at hand.
+template <class Memory>
+void surround(Memory& memory, int offset, std::span<Plane> planes, Plane& then) {
+  if (memory.offset == offset) return;
+  for (Plane& plane : planes) std::memset(plane.at, offset, sizeof plane.at);
+  std::memset(then.at, offset, sizeof then.at);
+  memory.offset = offset;
+}
+
 // Classes of 64 places whose values are known.
 inline Sum known_classes(const ContextModel& m, const Lookups& lookups, int64_t channel, __m512i q, Plane* planes, const Plane& then) {
   Plane& plane = planes[channel % block];
   put_roots(lookups, q, plane);
-  Sum sum = cross_sum(m, channel, planes, then);
-  sum.six(m.lanes.weights.data() + channel * m.features(), plane.values());
-  return {lookups.class_of(sum.upper), lookups.class_of(sum.lower)};
+  Sum sum = cross_sum(m, lookups, channel, planes, then);
+  add_spatial(sum, m.lanes.pairs.data() + channel * m.lanes.pair_count, plane.values(), lookups.offset);
+  return {lookups.class_of(sum.even), lookups.class_of(sum.odd)};  // << 3
 }
 
 inline __m512i widened(__m512i v, int half) {
@@ -281,21 +297,25 @@ struct Encoder {
   const MapView& x;
   const MapView* const before;
   std::vector<Cell>& cells;
-  uint8_t* const bodies;  // block * area bytes for each cell
+  uint8_t* const bodies;
+  uint32_t next;  // byte of `bodies` from which on there is room for a byte a value
   Presence presence[strands];
   Extent extent;
   uint32_t held[strands * lanes];
   int count = 0;
   struct Memory {
     Plane planes[block], then;
+    int offset = 0;  // around planes
     alignas(64) int16_t keys[block][strands][lanes][area];  // class << 8 | value, of each lane
     alignas(64) int16_t across[strands][area][lanes];
     alignas(64) uint8_t words[strands * lanes][words_nbytes];
   };
   Memory& memory = kept<Memory>();
 
-  Encoder(const ContextModel& model, const MapView& x, const MapView* before, std::vector<Cell>& cells, uint8_t* bodies)
-      : m(model), lookups(model), x(x), before(before), cells(cells), bodies(bodies) {}
+  Encoder(const ContextModel& model, const MapView& x, const MapView* before, std::vector<Cell>& cells, uint8_t* bodies, uint32_t next)
+      : m(model), lookups(model), x(x), before(before), cells(cells), bodies(bodies), next(next) {
+    surround(memory, m.lanes.offset, {&memory.planes[0], block}, memory.then);
+  }
 
   void take(uint32_t number) {
     Cell& cell = cells[number];
@@ -308,8 +328,8 @@ struct Encoder {
       if (m.reference) put_roots(lookups, quantised(m, *before, cell, channel), memory.then);
       const Sum classes = known_classes(m, lookups, channel, q, memory.planes, memory.then);
       int16_t* const keys = memory.keys[c][count / lanes][count % lanes];
-      _mm512_store_si512(keys, _mm512_or_si512(_mm512_slli_epi16(classes.upper, 8), first_half(q)));
-      _mm512_store_si512(keys + 32, _mm512_or_si512(_mm512_slli_epi16(classes.lower, 8), second_half(q)));
+      _mm512_store_si512(keys, _mm512_or_si512(_mm512_slli_epi16(classes.even, 5), even_rows(q)));
+      _mm512_store_si512(keys + 32, _mm512_or_si512(_mm512_slli_epi16(classes.odd, 5), odd_rows(q)));
     }
     cell.entry = cell.nbytes = 0;
     if (!busy) return;
@@ -326,15 +346,18 @@ struct Encoder {
     else code<1>(states, ends);
     for (int l = 0; l < count; ++l) {
       Cell& cell = cells[held[l]];
-      uint8_t* const body = bodies + size_t{held[l]} * block * area;
+      uint8_t* const body = bodies + next;
+      cell.at = next;
       const uint32_t nbytes = uint32_t(l + 1) * words_nbytes - ends[l];
       if (int(nbytes) + 4 >= cell.values()) {
         raw(cell, l, body);
+        next += cell.nbytes;
         continue;
       }
       std::memcpy(body, &states[l], 4);
       std::memcpy(body + 4, &memory.words[0][0] + ends[l], nbytes);
       cell.nbytes = nbytes + 4, cell.entry = cell.nbytes / 2;
+      next += cell.nbytes;
     }
     count = 0, extent = Extent();
     for (Presence& p : presence) p = Presence();
@@ -344,7 +367,7 @@ struct Encoder {
   void raw(Cell& cell, int lane, uint8_t* body) const {
     for (int c = 0; c < cell.channels; ++c)
       for (int y = 0; y < cell.rows; ++y)
-        for (int i = 0; i < cell.columns; ++i) *body++ = uint8_t(memory.keys[c][lane / lanes][lane % lanes][side * y + i]);
+        for (int i = 0; i < cell.columns; ++i) *body++ = uint8_t(memory.keys[c][lane / lanes][lane % lanes][place_of(y, i)]);
     cell.nbytes = uint32_t(cell.values()), cell.entry = 0x8000 | cell.nbytes;
   }
 
@@ -365,7 +388,7 @@ struct Encoder {
 #pragma GCC unroll 4
           for (int h = 0; h < 2 * used; ++h) {
             const auto on = __mmask16(presence[h / 2].at(c, y, i) >> 16 * (h % 2));
-            const __m256i key = _mm256_load_si256(reinterpret_cast<const __m256i*>(memory.across[h / 2][side * y + i]) + h % 2);
+            const __m256i key = _mm256_load_si256(reinterpret_cast<const __m256i*>(memory.across[h / 2][place_of(y, i)]) + h % 2);
             const __m512i e = _mm512_mask_i32gather_epi32(_mm512_setzero_si512(), on, _mm512_cvtepu16_epi32(key), entries, 4);
             const __m512i frequency = _mm512_srli_epi32(e, 20), k = _mm512_and_si512(_mm512_srli_epi32(e, 4), _mm512_set1_epi32(7));
             const __m512i room = _mm512_sub_epi32(_mm512_set1_epi32(32 - bits), k);
@@ -396,6 +419,14 @@ struct Encoder {
 
 // --- decoder ------------------------------------------------------------------------------------------------------------
 
+struct EvenBytes {
+  alignas(64) uint8_t at[64] = {};
+  constexpr EvenBytes() {
+    for (int i = 0; i < 32; ++i) at[i] = uint8_t(2 * i);
+  }
+};
+constexpr EvenBytes even_bytes;
+
 struct Decoder {
   const ContextModel& m;
   const Lookups lookups;
@@ -416,11 +447,18 @@ struct Decoder {
   struct Memory {
     Strand strand[strands];
     Plane then;
+    int offset = 0;  // around planes
   };
   Memory& memory = kept<Memory>();
 
   Decoder(const ContextModel& model, const MapView* before, const MapView& out, const uint8_t* payload, int64_t nbytes)
-      : m(model), lookups(model), before(before), out(out), payload(payload), last(uint32_t(nbytes - 4)), exact(out.element != Element::f32) {}
+      : m(model), lookups(model), before(before), out(out), payload(payload), last(uint32_t(nbytes - 4)), exact(out.element != Element::f32) {
+    const int before_this = memory.offset;
+    for (Strand& strand : memory.strand) {
+      memory.offset = before_this;
+      surround(memory, m.lanes.offset, {&strand.planes[0][0], lanes * block}, memory.then);
+    }
+  }
 
   // A cell that has no words: all zeros, or a byte for each value. False where a value is none of the model's.
   bool copy(const Cell& cell) {
@@ -439,8 +477,7 @@ struct Decoder {
       if (!exact) {
         if (m.reference) put_roots(lookups, quantised(m, *before, cell, cell.channel + c), memory.then);
         const Sum found = known_classes(m, lookups, cell.channel + c, q, memory.strand[0].planes[0], memory.then);
-        _mm256_store_si256(reinterpret_cast<__m256i*>(classes), _mm512_cvtepi16_epi8(found.upper));
-        _mm256_store_si256(reinterpret_cast<__m256i*>(classes + 32), _mm512_cvtepi16_epi8(found.lower));
+        _mm512_store_si512(classes, _mm512_packus_epi16(_mm512_srli_epi16(found.even, 3), _mm512_srli_epi16(found.odd, 3)));
       }
       write(Place(*this, cell), c, q, classes);
     }
@@ -473,6 +510,7 @@ struct Decoder {
     Extent extent;
     Place places[used * lanes];
     alignas(64) uint32_t at[used * lanes] = {}, state[used * lanes], first[used * lanes];
+    const auto seat = [](int l) { return l / lanes * lanes + l % 2 * lanes / 2 + l % lanes / 2; };  // even lanes, then odd ones
     for (int l = 0; l < used * lanes; ++l) first[l] = first_state;
     bool alike = count == used * lanes;
     for (int l = 0; l < count; ++l) {
@@ -480,11 +518,13 @@ struct Decoder {
       presence[l / lanes].add(l % lanes, cell), extent.add(cell);
       places[l] = Place(*this, cell);
       alike = alike && cell.channels == places[0].channels && cell.rows == places[0].rows && cell.columns == places[0].columns;
-      std::memcpy(&first[l], payload + cell.at, 4);
-      at[l] = cell.at + 4;
+      std::memcpy(&first[seat(l)], payload + cell.at, 4);
+      at[seat(l)] = cell.at + 4;
     }
     std::memcpy(state, first, sizeof state);
-    for (int g = 0; g < used; ++g) std::memset(memory.strand[g].roots, 0, sizeof memory.strand[g].roots);
+    for (int g = 0; g < used; ++g)
+      for (auto& row : memory.strand[g].roots)
+        for (auto& place : row) _mm512_store_si512(place, _mm512_set1_epi16(int16_t(m.lanes.offset)));
     for (int c = 0; c < extent.channels; ++c) {
       for (int l = 0; l < count; ++l)
         if (c < places[l].channels) predict(cells[order[l]], c, memory.strand[l / lanes], l % lanes);
@@ -500,7 +540,7 @@ struct Decoder {
     }
     for (int l = 0; l < count; ++l) {
       const Cell& cell = cells[order[l]];
-      good[l] = state[l] == first_state && at[l] == cell.at + cell.nbytes && first[l] >= first_state;
+      good[l] = state[seat(l)] == first_state && at[seat(l)] == cell.at + cell.nbytes && first[seat(l)] >= first_state;
     }
   }
 
@@ -508,8 +548,8 @@ struct Decoder {
   void predict(const Cell& cell, int c, Strand& strand, int lane) {
     const int64_t channel = cell.channel + c;
     if (m.reference) put_roots(lookups, quantised(m, *before, cell, channel), memory.then);
-    const Sum sum = cross_sum(m, channel, strand.planes[lane], memory.then);
-    _mm512_store_si512(strand.sums[lane], sum.upper), _mm512_store_si512(strand.sums[lane] + 32, sum.lower);
+    const Sum sum = cross_sum(m, lookups, channel, strand.planes[lane], memory.then);
+    _mm512_store_si512(strand.sums[lane], sum.even), _mm512_store_si512(strand.sums[lane] + 32, sum.odd);
     const int8_t* const w = m.weights.data() + channel * m.features();
     for (int k = 0; k < context_spatial; ++k) strand.weights[k][lane] = w[k];
   }
@@ -517,9 +557,7 @@ struct Decoder {
   // The values that one lane found in a channel: their roots for channels to come, and to the output.
   void finish(const Place& place, int c, Strand& strand, int lane) {
     const __m512i q = _mm512_load_si512(strand.lane_values[lane]);
-    int16_t* const to = strand.planes[lane][c].values();
-    _mm512_storeu_si512(to, _mm512_maskz_mov_epi16(uint32_t(place.there), lookups.root_of(first_half(q))));
-    _mm512_storeu_si512(to + 32, _mm512_maskz_mov_epi16(uint32_t(place.there >> 32), lookups.root_of(second_half(q))));
+    _mm512_storeu_si512(strand.planes[lane][c].values(), _mm512_mask_mov_epi8(lookups.offset, place.there, lookups.root_of(q)));
     write(place, c, q, strand.lane_classes[lane]);
   }
 
@@ -527,22 +565,28 @@ struct Decoder {
   template <int used, bool alike>
   void step_all(const Presence (&presence)[used], const Extent& extent, int c, uint32_t* states, uint32_t* places) {
     const int* const entries = reinterpret_cast<const int*>(m.lanes.decode.data());
-    const __m512i even = _mm512_load_si512(even_words), slots = _mm512_set1_epi32((1 << bits) - 1);
+    const __m512i lower_bytes = _mm512_load_si512(even_bytes.at), slots = _mm512_set1_epi32((1 << bits) - 1), lower_word = _mm512_set1_epi32(0xFFFF);
     const __m512i top = _mm512_set1_epi16(int16_t(m.low + m.high)), zero = _mm512_set1_epi16(int16_t(m.low)), zero32 = _mm512_set1_epi32(m.low);
-    const bool two_signs = m.low > 0, with_classes = !exact;
+    const bool two_signs = m.low > 0, clamped = two_signs || m.high < 255, with_classes = !exact;
     __m512i state[2 * used], at[2 * used], words[2 * used];
     for (int h = 0; h < 2 * used; ++h) state[h] = _mm512_load_si512(states + 16 * h), at[h] = _mm512_load_si512(places + 16 * h);
-    bool fresh = false;
+    bool fresh = false, inside = true;  // whether no lane comes near the payload's end in this channel
+    for (int h = 0; h < 2 * used; ++h)
+      inside = inside && _mm512_cmpge_epu32_mask(at[h], _mm512_set1_epi32(int(last) - 2 * area)) == 0;
     for (int y = 0; y < extent.rows; ++y) {
       __m512i west[used], further[used];
-      for (int g = 0; g < used; ++g) west[g] = further[g] = _mm512_setzero_si512();
+      for (int g = 0; g < used; ++g) west[g] = further[g] = _mm512_set1_epi16(int16_t(m.lanes.offset));
       for (int i = 0; i < extent.columns; ++i) {
         if (!fresh)
 #pragma GCC unroll 4
           for (int h = 0; h < 2 * used; ++h) {  // two words of each lane, the first in the upper half; behind the payload's end stand zeros
-            const __m512i from = _mm512_min_epu32(at[h], _mm512_set1_epi32(int(last)));
-            const __m512i beyond = _mm512_slli_epi32(_mm512_sub_epi32(at[h], from), 3);
-            words[h] = _mm512_rol_epi32(_mm512_srlv_epi32(_mm512_i32gather_epi32(from, payload, 1), beyond), 16);
+            if (inside) {
+              words[h] = _mm512_rol_epi32(_mm512_i32gather_epi32(at[h], payload, 1), 16);
+            } else {
+              const __m512i from = _mm512_min_epu32(at[h], _mm512_set1_epi32(int(last)));
+              const __m512i beyond = _mm512_slli_epi32(_mm512_sub_epi32(at[h], from), 3);
+              words[h] = _mm512_rol_epi32(_mm512_srlv_epi32(_mm512_i32gather_epi32(from, payload, 1), beyond), 16);
+            }
           }
         fresh = !fresh;
 #pragma GCC unroll 2
@@ -550,7 +594,7 @@ struct Decoder {
           Strand& strand = memory.strand[g];
           const auto weight = [&](int k) { return _mm512_load_si512(strand.weights[k]); };
           const int16_t(*const above)[lanes] = strand.roots[y + 1] + 2 + i;
-          __m512i p = _mm512_add_epi16(_mm512_load_si512(strand.across[side * y + i]), _mm512_mullo_epi16(weight(4), further[g]));
+          __m512i p = _mm512_add_epi16(_mm512_load_si512(strand.across[place_of(y, i)]), _mm512_mullo_epi16(weight(4), further[g]));
           p = _mm512_add_epi16(p, _mm512_mullo_epi16(weight(1), _mm512_load_si512(above[0])));
           p = _mm512_add_epi16(p, _mm512_mullo_epi16(weight(2), _mm512_load_si512(above[-1])));
           p = _mm512_add_epi16(p, _mm512_mullo_epi16(weight(3), _mm512_load_si512(above[1])));
@@ -562,9 +606,11 @@ struct Decoder {
 #pragma GCC unroll 2
           for (int half = 0; half < 2; ++half) {
             const int h = 2 * g + half;
-            const auto on = __mmask16(active >> 16 * half);
-            const __m512i row = _mm512_slli_epi32(widened(class_, half), bits);
-            const __m512i e = _mm512_i32gather_epi32(_mm512_or_si512(row, _mm512_and_si512(state[h], slots)), entries, 4);
+            const auto on = __mmask16(alike ? 0xFFFF : _pext_u32(active, 0x55555555u << half));
+            // class << 11, out of a byte that holds class << 3
+            const __m512i row = half ? _mm512_srli_epi32(class_, 8) : _mm512_srli_epi32(_mm512_slli_epi32(class_, 24), 16);
+            const __m512i at_slot = _mm512_ternarylogic_epi32(row, state[h], slots, 0xF8);  // row | (state & slots)
+            const __m512i e = _mm512_i32gather_epi32(at_slot, entries, 4);
             const __m512i first = _mm512_and_si512(e, _mm512_set1_epi32(255));
             const __m512i bias = _mm512_and_si512(_mm512_srli_epi32(e, 8), _mm512_set1_epi32(0xFFF));
             __m512i x = _mm512_add_epi32(_mm512_mullo_epi32(_mm512_srli_epi32(e, 20), _mm512_srli_epi32(state[h], bits)), bias);
@@ -573,7 +619,10 @@ struct Decoder {
             const __m512i extra = _mm512_andnot_si512(_mm512_sllv_epi32(_mm512_set1_epi32(-1), k), x);
             x = _mm512_srlv_epi32(x, k);
             value[half] = _mm512_add_epi32(first, extra);
-            if (two_signs) value[half] = _mm512_mask_sub_epi32(value[half], _mm512_cmplt_epi32_mask(first, zero32), first, extra);
+            if (two_signs) {
+              value[half] = _mm512_mask_sub_epi32(value[half], _mm512_cmplt_epi32_mask(first, zero32), first, extra);
+              if (half == 0) value[half] = _mm512_and_si512(value[half], lower_word);
+            }
             __mmask16 need = _mm512_cmplt_epu32_mask(x, _mm512_set1_epi32(first_state));
             if (!alike) need &= on;
             x = _mm512_mask_shldi_epi32(x, need, x, words[h], 16);
@@ -581,22 +630,20 @@ struct Decoder {
             at[h] = _mm512_mask_add_epi32(at[h], need, at[h], _mm512_set1_epi32(2));
             state[h] = alike ? x : _mm512_mask_mov_epi32(state[h], on, x);
           }
-          __m512i v = _mm512_permutex2var_epi16(value[0], even, value[1]);
-          v = _mm512_max_epi16(_mm512_min_epi16(v, top), _mm512_setzero_si512());
+          __m512i v = _mm512_or_si512(_mm512_slli_epi32(value[1], 16), value[0]);
+          if (clamped) v = _mm512_max_epi16(_mm512_min_epi16(v, top), _mm512_setzero_si512());
           if (!alike) v = _mm512_mask_mov_epi16(zero, active, v);
-          _mm256_store_si256(reinterpret_cast<__m256i*>(strand.values[side * y + i]), _mm512_cvtepi16_epi8(v));
-          if (with_classes) _mm256_store_si256(reinterpret_cast<__m256i*>(strand.classes[side * y + i]), _mm512_cvtepi16_epi8(class_));
+          const auto bytes = [&](__m512i words) { return _mm512_castsi512_si256(_mm512_permutexvar_epi8(lower_bytes, words)); };
+          _mm256_store_si256(reinterpret_cast<__m256i*>(strand.values[side * y + i]), bytes(v));
+          if (with_classes) _mm256_store_si256(reinterpret_cast<__m256i*>(strand.classes[side * y + i]), bytes(_mm512_srli_epi16(class_, 3)));
           further[g] = west[g];
-          west[g] = lookups.root_of(v);
+          west[g] = lookups.root_of_words(v);
           _mm512_store_si512(strand.roots[y + 2][i + 2], west[g]);
         }
       }
     }
     for (int h = 0; h < 2 * used; ++h) _mm512_store_si512(states + 16 * h, state[h]), _mm512_store_si512(places + 16 * h, at[h]);
   }
-
-  alignas(64) static constexpr int16_t even_words[lanes] = {0,  2,  4,  6,  8,  10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30,
-                                                            32, 34, 36, 38, 40, 42, 44, 46, 48, 50, 52, 54, 56, 58, 60, 62};
 
   // One channel of a cell to the output.
   void write(const Place& place, int c, __m512i q, const uint8_t* classes) const {
@@ -655,8 +702,9 @@ std::int64_t context_lanes_encode(const ContextModel& m, const MapView& x, const
   const std::unique_ptr<uint8_t[]> bodies(new uint8_t[cells.size() * block * area]);  // touched only where written
   const int parts = parts_of(cells.size(), threads);
   parallel(parts, parts, [&](int part) {
-    Encoder encoder(m, x, before, cells, bodies.get());
-    for (size_t i = cells.size() * part / parts; i < cells.size() * (part + 1) / parts && !stop_asked(); ++i) encoder.take(order[i]);
+    const size_t first = cells.size() * part / parts;
+    Encoder encoder(m, x, before, cells, bodies.get(), uint32_t(first * block * area));
+    for (size_t i = first; i < cells.size() * (part + 1) / parts && !stop_asked(); ++i) encoder.take(order[i]);
     encoder.flush();
   });
   std::memcpy(out, head, head_nbytes);
@@ -672,7 +720,7 @@ std::int64_t context_lanes_encode(const ContextModel& m, const MapView& x, const
     for (size_t i = first; i < cell; ++i) any = any || cells[i].entry;
     for (size_t i = first; i < cell && any; ++i) *at++ = uint8_t(cells[i].entry), *at++ = uint8_t(cells[i].entry >> 8);
     for (size_t i = first; i < cell; ++i) {
-      std::memcpy(at, bodies.get() + i * block * area, cells[i].nbytes);
+      std::memcpy(at, bodies.get() + cells[i].at, cells[i].nbytes);
       at += cells[i].nbytes;
     }
     table.put(out, s, begin, size_t(at - begin));

@@ -18,7 +18,8 @@ from triton.compiler import ASTSource
 from tensorpress.blocks.gpu import cell_decode, cell_encode, cells, quantise, zero_bitmap
 
 INTS = ("stripes", "rows", "columns", "depth", "across", "cells", "allowed", "offset", "length", "zero", "channels", "plane", "run", "blocks", "front", "size", "flip")
-TYPES = {**dict.fromkeys(INTS, "i32"), "reciprocal": "fp32", "price": "*fp64", "counts": "*i32", "fault": "*i32", "sums": "*i64", "starts": "*i64"}
+TYPES = {**dict.fromkeys(INTS, "i32"), "reciprocal": "fp32", "price": "*fp64", "counts": "*i32", "fault": "*i32", "sums": "*i64", "starts": "*i64", "leaps": "*i32"}
+TYPES |= dict.fromkeys(("segments", "firsts", "entries", "stripes_of"), "*i64")
 TYPES |= {**dict.fromkeys(("payload", "row", "symbol_of", "level_of"), "*u8"), **dict.fromkeys(("kept", "forward", "backward", "shift"), "*i32"), "matrix": "*fp16"}
 KINDS = [("*fp32", 0, 1), ("*bf16", 0, 1), ("*fp16", 0, 1), ("*fp64", 0, 1), ("*u8", 1, 1), ("*i8", 2, 1), ("*i16", 3, 2), ("*i64", 3, 8)]
 
@@ -53,6 +54,8 @@ def cases() -> Iterator[tuple[Any, dict[str, str], dict[str, int]]]:
     for given in ({}, {"cells": 1}):
         yield cell_encode._pack, {"info": "*i32", "out": "*u8"}, {**given, "BLOCK": 2048}
         yield cell_decode._walk, {"info": "*i64"}, given
+        yield cell_decode._chain, {}, given
+    yield cell_decode._leap, {}, {"LANES_HERE": cell_decode.LEAPERS.value}
 
 
 def warps_of(kernel: Any) -> int:

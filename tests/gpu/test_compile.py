@@ -13,5 +13,5 @@ def test_every_kernel_compiles_for_a_gpu_and_fuses_no_product(device, tmp_path):
     run = subprocess.run([sys.executable, "-m", "tests.gpu.compile_kernels"], env=env, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr[-3000:]
     rows = [json.loads(line) for line in run.stdout.splitlines()]
-    assert {"_count", "_write", "_read", "_popcount", "_quantise", "_restore", "_choose", "_pack", "_walk", "_spread", "_values"} <= {row["kernel"] for row in rows}
+    assert {"_count", "_write", "_read", "_popcount", "_quantise", "_restore", "_choose", "_pack", "_walk", "_chain", "_leap", "_spread", "_values"} <= {row["kernel"] for row in rows}
     assert all(row["nbytes"] > 1000 and row["fused"] == 0 for row in rows)

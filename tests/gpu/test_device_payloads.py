@@ -219,6 +219,25 @@ def test_every_length_and_mask(device, length, groups, only_the_device):
     assert used >= 2
 
 
+@pytest.mark.parametrize("segment", [900, 4096])
+def test_long_stripes_are_walked_in_segments(device, monkeypatch, segment):
+    monkeypatch.setattr("tensorpress.blocks.gpu.cells.SEGMENT", segment)
+    rng = np.random.default_rng(segment)
+    array = feature_map((70, 8, 20), signed=True)
+    array[:32, :, :8] = 0  # cells of 3 bytes
+    codec = registry.build("dct_cm", {"profile": "paper", "step": 6.0}).fit([array])
+    held = codec.encode_on_device(torch.from_numpy(array).to(device))
+    expected = codec.decode_payload(codec.encode_payload(array))
+    with monkeypatch.context() as only:
+        only.setattr("tensorpress.core.codec.from_host", None)
+        assert np.array_equal(codec.decode_on_device(held).cpu().numpy(), expected)
+    front = Reader(held.cpu().numpy().tobytes()).index_nbytes
+    for at in [front, front + 1, *rng.integers(front, held.numel(), 3).tolist()]:
+        damaged = held.clone()
+        damaged[at] ^= 1 << int(rng.integers(8))
+        assert outcome(codec.decode_on_device, damaged) == outcome(codec.decode_payload, sealed(damaged.cpu().numpy()))
+
+
 def test_cells_of_another_form_are_decoded_by_the_host(device):
     array = feature_map((40, 9, 9))
     codec = registry.build("dct_cm", {"step": 4.0}).fit([array])

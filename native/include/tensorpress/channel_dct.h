@@ -16,6 +16,7 @@ struct ChannelDctRules {  // blocks/channel_dct.py, Rules
   int length;                                  // 4, 8, 16, 32; 0: no transform
   const std::uint8_t* keep;                    // [keep_size] of each coefficient of each group in turn
   std::int64_t keep_size;
+  bool keeps_all;
   std::uint16_t multiplier[max_dct_length], offset[max_dct_length];
   std::int16_t backward[max_dct_length];
   int fraction;  // bits behind the point of what the inverse adds up

@@ -13,7 +13,7 @@ namespace tensorpress::TP_ISA {
 #if defined(__AVX512VBMI2__)
 
 struct Packing {  // what a width needs: a lane of 8 bytes becomes `width` of them
-  alignas(64) std::uint8_t together[64], apart[64], first_bit[64], mask[64];
+  alignas(64) std::uint8_t together[64], apart[64], first_bit[64], mask[64], as_it_is[64];
   std::uint32_t pair[16], quad[16];
   std::uint64_t upper[8];
 };
@@ -28,6 +28,7 @@ constexpr auto packings = [] {
       p.apart[i] = std::uint8_t((i / 8 * w + i % 8) & 63);
       p.first_bit[i] = std::uint8_t(i % 8 * w);
       p.mask[i] = std::uint8_t((1 << w) - 1);
+      p.as_it_is[i] = w == 8 ? 0xFF : 0;
     }
     for (int i = 0; i < 16; ++i) {
       p.pair[i] = w < 8 ? 0x00010001u * (1u | 1u << (8 + w)) : 0;
@@ -44,7 +45,8 @@ inline Block pack(Block b, int width) {
   const __m512i pairs = _mm512_maddubs_epi16(_mm512_load_si512(p.pair), b.v), quads = _mm512_madd_epi16(pairs, _mm512_load_si512(p.quad));
   const __m512i upper = _mm512_sllv_epi64(_mm512_srli_epi64(quads, 32), _mm512_load_si512(p.upper));
   const __m512i eights = _mm512_ternarylogic_epi64(upper, quads, _mm512_set1_epi64(0xFFFFFFFF), 0xF8);  // upper | (quads & mask)
-  return {_mm512_mask_permutexvar_epi8(b.v, std::uint64_t{width == 8} - 1, _mm512_load_si512(p.together), eights)};
+  const __m512i packed = _mm512_permutexvar_epi8(_mm512_load_si512(p.together), eights);
+  return {_mm512_ternarylogic_epi64(_mm512_load_si512(p.as_it_is), b.v, packed, 0xCA)};  // as it is ? b : packed
 }
 
 // The inverse, whatever stands behind the packed bits.
@@ -69,8 +71,11 @@ inline void largest_of_8(const Block* b, std::uint8_t* out) {
   _mm_storel_epi64(reinterpret_cast<__m128i*>(out), _mm_cvtepi16_epi8(_mm_max_epu8(two, _mm_srli_epi16(two, 8))));
 }
 
-inline Block less(Block b, int n) { return {_mm512_subs_epu8(b.v, _mm512_set1_epi8(char(n)))}; }  // not below 0
-inline Block plus(Block b, int n) { return {_mm512_add_epi8(b.v, _mm512_set1_epi8(char(n)))}; }
+alignas(64) constexpr std::uint32_t byte_times[2][16] = {{}, {0x01010101, 0x01010101, 0x01010101, 0x01010101, 0x01010101, 0x01010101, 0x01010101, 0x01010101,
+                                                              0x01010101, 0x01010101, 0x01010101, 0x01010101, 0x01010101, 0x01010101, 0x01010101, 0x01010101}};
+// 0 or 1 less, not below 0; or more.
+inline Block less(Block b, unsigned n) { return {_mm512_subs_epu8(b.v, _mm512_load_si512(byte_times[n]))}; }
+inline Block plus(Block b, unsigned n) { return {_mm512_add_epi8(b.v, _mm512_load_si512(byte_times[n]))}; }
 inline Block no_block() { return {_mm512_setzero_si512()}; }
 // The bytes whose bit is set, side by side, zeros behind them.
 inline Block squeezed(Block b, std::uint64_t bits) { return {_mm512_maskz_compress_epi8(bits, b.v)}; }
@@ -116,12 +121,12 @@ inline void largest_of_8(const Block* b, std::uint8_t* out) {
   }
 }
 
-inline Block less(const Block& b, int n) {
+inline Block less(const Block& b, unsigned n) {
   Block y;
   for (int i = 0; i < block_size; ++i) y.v[i] = std::uint8_t(b.v[i] > n ? b.v[i] - n : 0);
   return y;
 }
-inline Block plus(const Block& b, int n) {
+inline Block plus(const Block& b, unsigned n) {
   Block y;
   for (int i = 0; i < block_size; ++i) y.v[i] = std::uint8_t(b.v[i] + n);
   return y;
@@ -135,42 +140,64 @@ inline Block squeezed(const Block& b, std::uint64_t bits) {
 
 #endif
 
-constexpr int dense_code = 10, max_planes = 32;
+constexpr int first_dense_code = 10, max_planes = 32, ahead_nbytes = 512;  // how far output is fetched ahead of its writing
 
-inline int bytes_of(int bits) { return (bits + 7) / 8; }
+inline constexpr std::uint32_t bytes_of(std::uint32_t bits) { return (bits + 7) / 8; }
+
+// How planes are stored. Their largest symbol puts them in one of 16 classes; in each, more non-zero symbols than a limit are best stored with the zeros.
+struct Form {
+  std::uint8_t code, width, ones, bitmap;  // ones: taken off before packing; bitmap: all bits set where there is one
+};
+struct Forms {
+  std::uint8_t class_of[256], limit[block_size + 1][16];  // by the largest symbol; by number of symbols and class
+  Form of[16][2];                                         // by class and whether zeros are stored
+};
+constexpr Forms forms = [] {
+  Forms f{};
+  for (unsigned most = 0; most < 256; ++most) {
+    const unsigned dense = unsigned(std::bit_width(most)), sparse = most ? unsigned(std::bit_width(most - 1)) : 0, number = most ? dense + sparse - (most > 1) : 0;
+    f.class_of[most] = std::uint8_t(number);
+    f.of[number][0] = {std::uint8_t(most ? 1 + sparse : 0), std::uint8_t(sparse), 1, std::uint8_t(most ? 0xFF : 0)};
+    f.of[number][1] = {std::uint8_t(first_dense_code - 3 + dense), std::uint8_t(dense), 0, 0};
+    for (unsigned n = 0; n <= block_size; ++n) {
+      unsigned limit = 0;
+      while (limit < n && (dense < 3 || bytes_of(n * dense) >= bytes_of(n) + bytes_of((limit + 1) * sparse))) ++limit;
+      f.limit[n][number] = std::uint8_t(limit);
+    }
+  }
+  return f;
+}();
 
 // `count` planes of n symbols, zeros behind them; the planes up to the next multiple of 8 are zero. Returns the end; may write 64 bytes more.
 [[gnu::always_inline]] inline std::uint8_t* write_planes(const Block* planes, int count, int n, std::uint8_t* out) {
-  int width[max_planes], nbytes[max_planes];
   std::uint64_t taken[max_planes];
-  bool all[max_planes], some[max_planes];
-  const int bitmap_nbytes = bytes_of(n);
+  Form form[max_planes];
+  std::uint32_t nbytes[max_planes];
+  const std::uint32_t bitmap_nbytes = bytes_of(std::uint32_t(n));
+  const std::uint64_t lanes = first_bits(n);
+  std::uint8_t* at = out + (count + 1) / 2;
+  for (int i = 0; i < ahead_nbytes; i += 64) __builtin_prefetch(out + ahead_nbytes + i, 1);
   for (int first = 0; first < count; first += 8) {
     std::uint8_t largest[8];
     largest_of_8(planes + first, largest);
     std::uint32_t codes = 0;
 #pragma GCC unroll 8
-    for (int i = 0; i < 8; ++i) {
-      const int k = first + i;
-      const unsigned most = largest[i];
-      const int dense = std::bit_width(most), sparse = std::bit_width(most - (most != 0));
-      const std::uint64_t bits = nonzero(planes[k]);
-      const int dense_nbytes = bytes_of(n * dense), sparse_nbytes = bytes_of(std::popcount(bits) * sparse);
-      const bool full = dense >= 3 && dense_nbytes < bitmap_nbytes + sparse_nbytes;
-      all[k] = full, some[k] = most && !full;
-      taken[k] = full ? first_bits(n) : bits;
-      width[k] = full ? dense : sparse, nbytes[k] = full ? dense_nbytes : sparse_nbytes;
-      codes |= std::uint32_t(full ? dense_code - 3 + dense : sparse + (most != 0)) << 4 * i;
+    for (int i = 0; i < 8; ++i) {  // no branch: planes differ too much
+      const std::uint64_t bits = nonzero(planes[first + i]);
+      const std::uint32_t c = forms.class_of[largest[i]], there = std::uint32_t(std::popcount(bits));
+      const bool all = there > forms.limit[n][c];
+      const Form f = forms.of[c][all];
+      std::memcpy(at, &bits, 8);
+      at += bitmap_nbytes & f.bitmap;
+      codes |= std::uint32_t{f.code} << 4 * i;
+      taken[first + i] = bits | (lanes & (std::uint64_t{0} - all));
+      nbytes[first + i] = bytes_of((all ? std::uint32_t(n) : there) * f.width);
+      form[first + i] = f;
     }
-    std::memcpy(out + first / 2, &codes, 4);
-  }
-  std::uint8_t* at = out + (count + 1) / 2;
-  for (int k = 0; k < count; ++k) {
-    std::memcpy(at, &taken[k], 8);
-    at += some[k] ? bitmap_nbytes : 0;
+    std::memcpy(out + first / 2, &codes, std::size_t(count - first >= 8 ? 4 : (count - first + 1) / 2));
   }
   for (int k = 0; k < count; ++k) {
-    store(at, pack(squeezed(less(planes[k], !all[k]), taken[k]), width[k]), block_size);
+    store(at, pack(squeezed(less(planes[k], form[k].ones), taken[k]), form[k].width), block_size);
     at += nbytes[k];
   }
   return at;
@@ -189,30 +216,31 @@ class Input {
       std::memcpy(tail_, at_, std::size_t(end_ - at_));
       end_ = tail_ + (end_ - at_), at_ = tail_, moved_ = true;
     }
-    const int bitmap_nbytes = bytes_of(n), codes_nbytes = (count + 1) / 2;
+    const int codes_nbytes = (count + 1) / 2;
     if (end_ - at_ < codes_nbytes) return Fault::section_cut;
     const std::uint8_t* bitmaps = at_ + codes_nbytes;
-    const std::uint64_t lanes = first_bits(n), bitmap_bits = first_bits(8 * bitmap_nbytes);
+    const std::uint32_t bitmap_nbytes = bytes_of(std::uint32_t(n));
+    const std::uint64_t lanes = first_bits(n), bitmap_bits = first_bits(int(8 * bitmap_nbytes));
     std::uint64_t taken[max_planes], padding = count % 2 ? at_[count / 2] >> 4 : 0;
-    int codes[max_planes], bits[max_planes];
+    std::uint32_t codes[max_planes], bits[max_planes];
     std::int64_t nbytes = 0;
     for (int k = 0; k < count; ++k) {
-      const int code = at_[k / 2] >> 4 * (k % 2) & 15;
-      const bool all = code >= dense_code, some = code && !all;
+      const std::uint32_t code = at_[k / 2] >> 4 * (k % 2) & 15;
+      const std::uint64_t all = 0u - std::uint64_t{code >= first_dense_code}, some = 0u - std::uint64_t{code - 1 < first_dense_code - 1u};
       std::uint64_t bitmap;
       std::memcpy(&bitmap, bitmaps, 8);
-      bitmap = some ? bitmap & bitmap_bits : 0;
-      bitmaps += some ? bitmap_nbytes : 0;
+      bitmap &= bitmap_bits & some;
+      bitmaps += bitmap_nbytes & some;
       padding |= bitmap & ~lanes;
-      taken[k] = all ? lanes : bitmap;
+      taken[k] = bitmap | (lanes & all);
       codes[k] = code;
-      bits[k] = std::popcount(taken[k]) * width_of[code];
+      bits[k] = std::uint32_t(std::popcount(taken[k])) * width_of[code];
       nbytes += bytes_of(bits[k]);
     }
     if (nbytes > end_ - bitmaps) return Fault::section_cut;
     const std::uint8_t* values = bitmaps;
     for (int k = 0; k < count; ++k) {
-      planes[k] = spread(plus(unpack(load(values, block_size), width_of[codes[k]]), codes[k] < dense_code), taken[k]);
+      planes[k] = spread(plus(unpack(load(values, block_size), width_of[codes[k]]), codes[k] < first_dense_code), taken[k]);
       values += bytes_of(bits[k]);
       padding |= std::uint64_t(values[-1]) >> (((bits[k] - 1) & 7) + 1);  // a plane without values shifts all away
     }

@@ -50,7 +50,7 @@ def fit_max_model(samples: Sequence[Floats], before: Sequence[Floats] | None, wa
     roots = [root[whole(x, wanted.rounding if plain else 0.38) + wanted.low] for x in samples]
     references = [root[whole(x, 0.5) + wanted.low] for x in before] if before is not None else None
     parts = 2 if max(x.shape[0] * min(x.shape[1], STRIPE_ROWS) * x.shape[2] for x in samples) >= PART_VALUES else 1
-    channel, weights, bias = fit_predictors(roots, references, wanted.earlier, False, wanted.neighbours, 0)
+    channel, weights, bias = fit_predictors(roots, references, wanted.earlier, False, wanted.neighbours, 0, 127)
     mean = np.mean([np.abs(t).mean((1, 2)) for t in roots], axis=0)
     group = np.searchsorted(np.quantile(mean, np.arange(1, NEAR) / NEAR), mean).astype(np.uint8)
     samples, before = thinned(samples, before)

@@ -75,10 +75,12 @@ class Alphabet:
         return len(self.arrays["token_bits"])
 
     def roots(self, linear: bool, cells: bool) -> NDArray[np.int16]:
-        """What predictions see of each value: 16 sqrt(|q|) with its sign, or 2 q; the fast coder sees half of that."""
-        values = range(-self.low, self.high + 1)
-        unit, square = (1, 64) if cells else (2, 256)
-        return np.array([unit * q if linear else math.copysign(math.isqrt(square * abs(q)), q) for q in values], np.int16)
+        """What predictions see of each value: 16 sqrt(|q|) with its sign, or 2 q; the fast coder sees half of that, or less: 8 bits."""
+        values = np.arange(-self.low, self.high + 1)
+        if linear:
+            return (values >> (max(self.low, self.high) > 127) if cells else 2 * values).astype(np.int16)
+        square = 64 if cells else 256
+        return np.array([math.copysign(math.isqrt(square * abs(q)), q) for q in values.tolist()], np.int16)
 
 
 @dataclass(frozen=True, eq=False)

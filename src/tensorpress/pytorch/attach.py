@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
@@ -80,25 +81,29 @@ class Run:
         self.frames: list[bytes] = []  # of the last forward pass, where they are kept
         self._decoded: dict[tuple[int, int], Array] = {}  # (site, image) -> what later sites refer to
         sites = [entry.site for entry in plan.entries]
-        self._taps = tapped(model, sites, self._through, [entry.codec.tap for entry in plan.entries], self._begin)
+        self._local = threading.local()  # a buffer for frames: a model that serves two threads is in two passes at once
+        self._taps = tapped(model, sites, self._through, [entry.codec.tap for entry in plan.entries], self._begin, self._over)
 
     def _begin(self) -> None:
         self.frames.clear()
         self._decoded.clear()
 
-    def _through(self, index: int, tensor: Tensor) -> Tensor:
+    def _over(self, index: int, tensor: Tensor) -> Tensor:
+        return self._through(index, tensor, over=True)
+
+    def _through(self, index: int, tensor: Tensor, over: bool = False) -> Tensor:
         try:
-            coded = self._coded(index, tensor)
+            coded = self._coded(index, tensor, over)
         except (InputError, StreamError) as error:
             raise type(error)(f"site {self.plan.entries[index].site.name}: {error}") from None
         if torch.is_grad_enabled() and tensor.requires_grad:
             return _StraightThrough.apply(tensor, coded)  # type: ignore[no-any-return,no-untyped-call]
         return coded
 
-    def _coded(self, index: int, tensor: Tensor) -> Tensor:
+    def _coded(self, index: int, tensor: Tensor, over: bool) -> Tensor:
         entry = self.plan.entries[index]
         split, place = (images_there, tensor.device) if self._stays(index, tensor) else (images, "cpu")
-        filled = blank(tensor, place)
+        filled = tensor if over and self._fits(tensor) else blank(tensor, place)
         for number, (source, target) in enumerate(zip(split(tensor, entry.site.view), split(filled, entry.site.view))):
             _check_shape(entry, source)
             reference = self._reference(entry, number, source)
@@ -114,6 +119,22 @@ class Run:
         seen = self.watch is not None or entry.reference is not None or index in self.plan.referenced
         return self.exact and not seen and entry.codec.runs_beside(tensor)
 
+    def _fits(self, tensor: Tensor) -> bool:
+        """Whether what is decoded may go where the values were read: they are a frame by then, and nobody else wants them."""
+        return self.exact and self.watch is None and tensor.device.type == "cpu" and tensor.dtype == torch.float32
+
+    def _buffer(self, index: int, source: Any) -> Array | None:
+        """Room for a frame that is not kept; None where its size is not known beforehand."""
+        if self.keep or not isinstance(source, np.ndarray):
+            return None
+        nbytes = self.plan.entries[index].codec.max_encoded_nbytes(source.dtype, source.shape)
+        if nbytes is None:
+            return None
+        held: Array | None = getattr(self._local, "buffer", None)
+        if held is None or held.size < nbytes:
+            held = self._local.buffer = np.empty(nbytes, np.uint8)
+        return held
+
     def _reference(self, entry: Entry, number: int, source: Array) -> Array | None:
         if entry.reference is None:
             return None
@@ -125,7 +146,7 @@ class Run:
 
     def _real(self, index: int, source: Any, target: Any, reference: Array | None) -> int:
         codec = self.plan.entries[index].codec
-        data = codec.encode_frame(source, index, self.plan.id, reference=reference)
+        data = codec.encode_frame(source, index, self.plan.id, self._buffer(index, source), reference=reference)
         payload = read_frame(data).payload
         codec.decode_payload(payload, out=target, reference=reference)
         if self.keep:

@@ -81,7 +81,8 @@ def _choose(
     r, j, p, a, pixel = tile(area, wide, rows, columns)
     there = p < planes
     levels, wild = levels_of(tl.load(x + start + pixel, mask=there, other=0), reciprocal, zero, KIND)
-    tl.store(fault, 1, mask=tl.max(wild) > 0)
+    if tl.max(wild) > 0:
+        tl.store(fault, 1)
     size = planes * area
     bit = tl.load(price)
 

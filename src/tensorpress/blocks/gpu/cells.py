@@ -18,7 +18,7 @@ from torch import Tensor
 
 from tensorpress.blocks import dct
 from tensorpress.blocks.cells import CELL_COLUMNS, CellRules, cell_channels
-from tensorpress.blocks.gpu.cell_decode import _spread, _values, _walk
+from tensorpress.blocks.gpu.cell_decode import LANES, LEAPERS, _chain, _leap, _spread, _values, _walk
 from tensorpress.blocks.gpu.cell_encode import CELL, DEEP, _choose, _pack
 from tensorpress.blocks.gpu.quantise import EXACT, kind_of, plain
 from tensorpress.blocks.gpu.tables import sums_before, table, values_of
@@ -29,6 +29,7 @@ from tensorpress.core.payload import Reader, Shape, chw, head_bytes, stripe_coun
 
 ROW = CELL.value
 WARPS = {"num_warps": 8}
+SEGMENT = 1 << 16  # bytes of a stripe that one program walks
 REACH = 1 << 31  # offsets in a cell are 32 bits wide
 
 
@@ -95,13 +96,12 @@ class CellsOnDevice:
             return True
         rules, grid = self.rules_for[self.levels.zero_of(src.dtype)], Grid.of(src.shape)
         total = stripes * grid.cells
-        starts = torch.from_numpy(src.index_nbytes + np.concatenate([[0], np.cumsum(src.lengths)])).to(device)
-        info = torch.empty((total, 3), dtype=torch.int64, device=device)
+        info = torch.zeros((total, 3), dtype=torch.int64, device=device)
         row = torch.empty(total * ROW, dtype=torch.uint8, device=device)
         fault = torch.zeros(1, dtype=torch.int32, device=device)
         _, level_of, matrix, kept, _, backward, shift = tables_of(rules, grid.channels, device)
         geometry: Any = (rules.length or DEEP.value, *grid)
-        _walk[(stripes,)](payload, starts, info, fault, grid.cells, **EXACT)
+        walk(payload, src, info, fault, grid.cells)
         _spread[(total,)](payload, info, row, fault, kept, *geometry, DCT=bool(rules.length), BLOCK=ROW, **WARPS, **EXACT)
         direct = plain(out) if out.is_contiguous() else torch.empty(src.shape, dtype=plain(out).dtype, device=device)
         value_of = values_of(self.levels, np.arange(256, dtype=np.uint8), src.dtype, out.dtype, device)
@@ -122,3 +122,20 @@ def tables_of(rules: CellRules, channels: int, device: torch.device) -> tuple[Te
     by_row = [np.resize(a, (*a.shape[:-1], deep)) for a in (rules.forward.astype(np.int32), rules.backward)]
     shifts = np.tile(shift, (1, deep // n)) if rules.length else np.zeros((4, deep), np.int32)
     return tuple(table(values, device) for values in (rules.symbol_of, rules.level_of, matrix, kept, *by_row, shifts))
+
+
+def walk(payload: Tensor, src: Reader, info: Tensor, fault: Tensor, cells: int) -> None:
+    """Find the cells of every stripe: see `_walk`. `cells`: of a stripe."""
+    counts = np.maximum(-(-src.lengths // SEGMENT), 1)
+    ends = src.index_nbytes + np.cumsum(src.lengths)
+    stripes = np.repeat(np.arange(src.stripes), counts)
+    firsts = np.concatenate([[0], np.cumsum(counts)])
+    begins = (ends - src.lengths)[stripes] + SEGMENT * (np.arange(len(stripes)) - firsts[stripes])
+    segments = np.stack([begins, np.minimum(begins + SEGMENT, ends[stripes]), ends[stripes]], 1)
+    on = [torch.from_numpy(np.ascontiguousarray(a, np.int64)).to(payload.device) for a in (segments, firsts, stripes)]
+    entries = torch.zeros((len(stripes), 2), dtype=torch.int64, device=payload.device)
+    if len(stripes) > src.stripes:
+        leaps = torch.empty(len(stripes) * LANES.value, dtype=torch.int32, device=payload.device)
+        _leap[(len(stripes), LANES.value // LEAPERS.value)](payload, on[0], leaps, LANES_HERE=LEAPERS.value, **EXACT)
+        _chain[(src.stripes,)](leaps, on[1], entries, fault, cells, **EXACT)
+    _walk[(len(stripes),)](payload, on[0], entries, on[2], info, fault, cells, **EXACT)

@@ -65,7 +65,8 @@ def _quantise(x, out, fault, reciprocal, zero, size, flip, BLOCK: tl.constexpr):
     i = tl.cast(tl.program_id(0), tl.int64) * BLOCK + tl.arange(0, BLOCK)
     values = tl.load(x + i, mask=i < size, other=0)
     levels, wild = levels_of(values, reciprocal, zero, FLOAT)
-    tl.store(fault, 1, mask=tl.max(wild, 0) > 0)
+    if tl.max(wild, 0) > 0:
+        tl.store(fault, 1)
     tl.store(out + i, (levels ^ flip).to(tl.uint8), mask=i < size)
 
 

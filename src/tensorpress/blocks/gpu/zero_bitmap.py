@@ -85,8 +85,9 @@ def _count(x, table, counts, fault, reciprocal, zero, channels, plane, run, bloc
     base, offsets, there, _, _ = places(block, channels, plane, run, blocks, BLOCK, ALIGN)
     words, wild = words_at(x + base, table, offsets, there, reciprocal, zero, KIND)
     tl.store(counts + block, tl.sum((words != 0).to(tl.int32), 0))
-    if KIND == FLOAT:
-        tl.store(fault, 1, mask=tl.max(wild, 0) > 0)
+    if KIND == FLOAT:  # noqa: SIM102 -- decided when the kernel is compiled, the inner one when it runs
+        if tl.max(wild, 0) > 0:
+            tl.store(fault, 1)
 
 
 @triton.jit
@@ -126,7 +127,8 @@ def _popcount(payload, starts, counts, fault, channels, plane, run, blocks, BLOC
     i = tl.cast(block % blocks, tl.int64) * (BLOCK // 8) + tl.arange(0, BLOCK // 8)
     bits = tl.load(payload + tl.load(starts + block // blocks) + i, mask=i < bitmap, other=0).to(tl.int32)
     valid = tl.minimum(tl.maximum(words - 8 * i, 0), 8).to(tl.int32)
-    tl.store(fault, 1, mask=tl.max(bits >> valid, 0) > 0)
+    if tl.max(bits >> valid, 0) > 0:
+        tl.store(fault, 1)
     bits = bits - ((bits >> 1) & 0x55)
     bits = (bits & 0x33) + ((bits >> 2) & 0x33)
     tl.store(counts + block, tl.sum((bits + (bits >> 4)) & 15, 0))

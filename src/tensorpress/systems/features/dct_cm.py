@@ -25,13 +25,12 @@ from tensorpress.blocks import channel_dct
 from tensorpress.blocks.cell_fit import fit_centroid, fit_transform
 from tensorpress.blocks.cells import MODES, CellRules, Cells, make_rules, native_cells
 from tensorpress.blocks.dct import LENGTHS
-from tensorpress.blocks.levels import Array, LevelMap, Levels
+from tensorpress.blocks.levels import Array, Levels
 from tensorpress.blocks.map_kernel import MapKernel
 from tensorpress.core.card import Card
 from tensorpress.core.codec import Codec
 from tensorpress.core.errors import InputError
 from tensorpress.core.payload import Writer
-from tensorpress.core.stage import Stage
 
 CARD = Card(
     id="dct_cm",
