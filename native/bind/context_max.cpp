@@ -41,7 +41,7 @@ MaxModel model_of(const nb::dict& d) {
   MaxModel m;
   m.channels = static_cast<std::size_t>(number(d, "channels")), m.low = number(d, "low"), m.high = number(d, "high");
   m.earlier = number(d, "earlier"), m.parts = number(d, "parts"), m.classes = number(d, "classes");
-  m.reference = number(d, "reference") != 0, m.linear = number(d, "linear") != 0;
+  m.reference = number(d, "reference") != 0;
   m.bins_low = number(d, "bins_low"), m.bins_shift = number(d, "bins_shift");
   need(m.channels < std::size_t{1} << 24 && m.low >= 0 && m.high >= 0 && m.low + m.high <= 255, "range");
   need(m.earlier >= 0 && m.earlier <= 16 && m.classes >= 1 && m.classes <= 64 && m.parts >= 1 && m.parts <= 16, "counts");
@@ -54,6 +54,8 @@ MaxModel model_of(const nb::dict& d) {
   m.channel = taken<std::int32_t>(d, "channel", c * static_cast<std::size_t>(m.earlier));
   m.group = taken<std::uint8_t>(d, "group", c);
   m.root = taken<std::int16_t>(d, "root", values);
+  m.grid_low = number(d, "grid_low"), m.grid_shift = number(d, "grid_shift");
+  need(m.grid_low > -1024 && m.grid_low <= 0 && m.grid_shift >= 0 && m.grid_shift < 8, "grid");
   const auto w_of = taken<std::uint8_t>(d, "w_of", k * max_grid), t_of = taken<std::uint8_t>(d, "t_of", k * max_grid),
              n_of = taken<std::uint8_t>(d, "n_of", k * max_grid), extra_bits = taken<std::uint8_t>(d, "extra_bits", k * max_symbols),
              symbol = taken<std::uint8_t>(d, "symbol", k * 256);

@@ -427,15 +427,14 @@ class Walk {
   void look_around(int64_t t) {
     const auto back = [&](int64_t steps, int up) { return lanes_at(ring[(t - steps) & 7] + 2 - up); };
     const Lanes w = back(1, 0), n = back(2, 1), nw = back(3, 1), ne = back(1, 1), ww = back(2, 0), nn = back(4, 2);
-    const int offset = m.linear ? 512 : 0, shift = m.linear ? 4 : 2;
     const int32_t* const cross = scratch.cross.data();
     s.at = at;
     Lanes p;
     for (int y = 0; y < lanes; ++y) p[y] = cross[s.at[y]];
     s.p = p + weight[0] * w + weight[1] * n + weight[2] * nw + weight[3] * ne + weight[4] * ww + weight[5] * nn;
     s.bin = limited((s.p - m.bins_low) >> m.bins_shift, max_bins - 1);
-    s.w = limited((w + offset) >> shift, max_grid - 1), s.n = limited((n + offset) >> shift, max_grid - 1);
-    s.texture = lesser((distance(w, nw) + distance(n, nw) + distance(n, ne)) >> (m.linear ? 5 : 3), Lanes{} + (max_grid - 1));
+    s.w = limited((w - m.grid_low) >> m.grid_shift, max_grid - 1), s.n = limited((n - m.grid_low) >> m.grid_shift, max_grid - 1);
+    s.texture = lesser((distance(w, nw) + distance(n, nw) + distance(n, ne)) >> (m.grid_shift + 1), Lanes{} + (max_grid - 1));
     at += pace;
     std::memset(ring[t & 7] + 2, 0, sizeof(Lanes));
   }

@@ -43,7 +43,7 @@ struct MaxModel {
   int parts = 1;            // the columns of a map's last stripes are coded in so many parts, each alone
   int classes = 0;
   bool reference = false;   // a second tensor of the same shape is at hand on both sides
-  bool linear = false;      // roots are signed and twice as far
+  int grid_low = 0, grid_shift = 0;  // a root's place in the grid: (root - low) >> shift
   std::int32_t bins_low = 0;
   int bins_shift = 0;
   std::vector<std::uint8_t> class_of;           // [max_bins]

@@ -18,8 +18,6 @@ from tensorpress.blocks.context_max_model import (
     ROWS,
     SYMBOLS,
     MaxModel,
-    grid,
-    texture_grid,
     weight_of,
     whole_stripes,
 )
@@ -68,8 +66,8 @@ def fit_max_model(samples: Sequence[Floats], before: Sequence[Floats] | None, wa
         if wanted.centroids and not wanted.lossless:
             centroid = fit_centroid(samples, q, of, classes, reciprocal, wanted)
         model = replace(model, centroid=centroid, bits=intervals(counts_of(of, q + wanted.low, classes, wanted.low + wanted.high + 1)))
-        near = [grid(v, linear) if i < 2 else texture_grid(v, linear) for i, v in enumerate(surroundings(samples, root[q + wanted.low]))]
-        w, n, texture = near
+        west, north, texture = surroundings(samples, root[q + wanted.low])
+        w, n, texture = model.grid.place(west), model.grid.place(north), model.grid.texture(texture)
         model = replace(model, edges=np.concatenate([edges_of(of, w, classes, NEAR), edges_of(of, texture, classes, OTHER), edges_of(of, n, classes, OTHER)], 1))
         w_of, t_of, n_of = model.lookups
         symbol = model.symbol[of, q + wanted.low].astype(np.int64)

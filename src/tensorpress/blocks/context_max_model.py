@@ -48,13 +48,24 @@ def whole_stripes(count: int) -> int:
     return max(count - 2, 0)
 
 
-def grid(roots: Array, linear: bool) -> Array:
-    """Where a root is looked up, 0 to 63."""
-    return np.clip(roots + 512 >> 4 if linear else roots >> 2, 0, GRID - 1)
+@dataclass(frozen=True)
+class Grid:
+    """Where roots from `low` up are looked up, 0 to 63."""
 
+    low: int
+    shift: int
 
-def texture_grid(texture: Array, linear: bool) -> Array:
-    return np.minimum(texture >> (5 if linear else 3), GRID - 1)
+    @classmethod
+    def of(cls, roots: NDArray[np.int16]) -> Grid:
+        """The finest that holds all of them."""
+        low = int(roots.min())
+        return cls(low, max((int(roots.max()) - low).bit_length() - GRID.bit_length() + 1, 0))
+
+    def place(self, roots: Array) -> Array:
+        return (roots - self.low) >> self.shift
+
+    def texture(self, texture: Array) -> Array:
+        return np.minimum(texture >> self.shift + 1, GRID - 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,6 +108,10 @@ class MaxModel:
     @cached_property
     def roots(self) -> NDArray[np.int16]:
         return Alphabet(self.low, self.high).roots(self.linear, False)
+
+    @cached_property
+    def grid(self) -> Grid:
+        return Grid.of(self.roots)
 
     @cached_property
     def first(self) -> NDArray[np.int16]:
@@ -151,7 +166,7 @@ class MaxModel:
         table = self.bins.table
         d: dict[str, Any] = {
             "channels": self.channels, "low": self.low, "high": self.high, "earlier": self.earlier, "parts": self.parts, "classes": self.classes,
-            "reference": int(self.reference), "linear": int(self.linear), "bins_low": int(table[0]), "bins_shift": int(table[1]),
+            "reference": int(self.reference), "grid_low": self.grid.low, "grid_shift": self.grid.shift, "bins_low": int(table[0]), "bins_shift": int(table[1]),
             "class_of": table[2:].astype(np.uint8), "weights": self.weights, "bias": self.bias.astype(np.int32), "channel": self.channel.astype(np.int32),
             "group": self.group, "root": self.roots, "w_of": w_of, "t_of": t_of, "n_of": n_of, "first": self.first, "extra_bits": self.bits,
             "symbol": self.symbol, "start": self.start, "centroid": self.centroid, "decoded": self.decoded, "bits": self.prices, "step128": step / np.float32(128),

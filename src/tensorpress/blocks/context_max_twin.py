@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tensorpress.blocks.context_max_model import SYMBOLS, MaxModel, grid, texture_grid
+from tensorpress.blocks.context_max_model import SYMBOLS, MaxModel
 from tensorpress.core.errors import StreamError
 
 Array = NDArray[Any]
@@ -78,7 +78,7 @@ def walk(model: MaxModel, x: Array, before: Array | None, code: Code, learn: Cal
             k = int(model.bins.of(np.array(p)))
             west, north, corner, east = (roots[c, r + dy, s + dx] for dy, dx in SPATIAL[:4])
             texture = abs(west - corner) + abs(north - corner) + abs(north - east)
-            w_of, t_of, n_of = (int(table[k, at]) for table, at in zip(model.lookups, (grid(west, model.linear), texture_grid(texture, model.linear), grid(north, model.linear))))
+            w_of, t_of, n_of = (int(table[k, at]) for table, at in zip(model.lookups, (model.grid.place(west), model.grid.texture(texture), model.grid.place(north))))
             where = (y, k, (k * 8 + w_of) * 4 + t_of, (k * 8 + int(groups[c])) * 4 + n_of)
             q = code(where, c, x[c, y, i])
             roots[c, r, s] = root[q + model.low]
