@@ -351,7 +351,7 @@ void each_cell(const ContextModel& m, int rows, int columns, int map_rows, Visit
 void ContextModel::prepare_lanes() {
   const int values = low + high + 1;
   const auto twice = [](int v) { return (static_cast<std::uint32_t>(v) & 0xFFFF) * 0x10001u; };
-  bool fits = bins.shift <= 15 && bins.lut[0] == 0 && bins.lut[context_lane_bins - 1] == bins.lut[context_bins - 1];
+  bool fits = classes <= 32 && bins.shift <= 15 && bins.lut[0] == 0 && bins.lut[context_lane_bins - 1] == bins.lut[context_bins - 1];
   bool has_signs = false;
   int top = 0;
   for (int v = 0; v < values; ++v) has_signs = has_signs || root[v] < 0, top = std::max(top, std::abs(int{root[v]}));
@@ -387,7 +387,7 @@ void ContextModel::prepare_lanes() {
   lanes.whole = std::all_of(reciprocal.begin(), reciprocal.end(), [](float r) { return r == 1; });
   lanes.exact = lanes.whole && std::all_of(step128.begin(), step128.end(), [](float s) { return s * 128 == 1; }) &&
                 std::all_of(centroid.begin(), centroid.end(), [](std::int8_t c) { return c == 0; });
-  std::copy_n(bins.lut, context_lane_bins, lanes.class_of);
+  for (int i = 0; i < context_lane_bins; ++i) lanes.class_of[i] = static_cast<std::uint8_t>(bins.lut[i] << 3);
   lanes.centroid.assign(centroid.begin(), centroid.end());
   lanes.encode.assign(static_cast<std::size_t>(classes) * 256, 0), lanes.decode.assign(static_cast<std::size_t>(classes) << context_table_bits, 0);
   for (int t = 0; t < tokens; ++t) {

@@ -77,7 +77,7 @@ class Lookups {
     for (int k = 0; k < 2; ++k) class_of_[k] = _mm512_loadu_si512(m.lanes.class_of + 64 * k);
     for (int k = 0; k < 4; ++k) root_of_[k] = _mm512_loadu_si512(m.lanes.root_of + 64 * k);
   }
-  // sum: a prediction less the grid's low end, 16 bits, as the class is. (Upper bytes find entry 0, which is 0.)
+  // class << 3 of sums (predictions less the grid's low end), 16 bits both. Upper bytes find entry 0, which is 0.
   __m512i class_of(__m512i sum) const {
     const __m512i i = _mm512_max_epi16(_mm512_srav_epi16(sum, shift_), _mm512_setzero_si512());
     return _mm512_permutex2var_epi8(class_of_[0], _mm512_min_epi16(i, _mm512_set1_epi16(context_lane_bins - 1)), class_of_[1]);
@@ -280,7 +280,7 @@ inline Sum known_classes(const ContextModel& m, const Lookups& lookups, int64_t 
   put_roots(lookups, q, plane);
   Sum sum = cross_sum(m, lookups, channel, planes, then);
   add_spatial(sum, m.lanes.pairs.data() + channel * m.lanes.pair_count, plane.values(), lookups.offset);
-  return {lookups.class_of(sum.even), lookups.class_of(sum.odd)};
+  return {lookups.class_of(sum.even), lookups.class_of(sum.odd)};  // << 3
 }
 
 inline __m512i widened(__m512i v, int half) {
@@ -327,8 +327,8 @@ struct Encoder {
       if (m.reference) put_roots(lookups, quantised(m, *before, cell, channel), memory.then);
       const Sum classes = known_classes(m, lookups, channel, q, memory.planes, memory.then);
       int16_t* const keys = memory.keys[c][count / lanes][count % lanes];
-      _mm512_store_si512(keys, _mm512_or_si512(_mm512_slli_epi16(classes.even, 8), even_rows(q)));
-      _mm512_store_si512(keys + 32, _mm512_or_si512(_mm512_slli_epi16(classes.odd, 8), odd_rows(q)));
+      _mm512_store_si512(keys, _mm512_or_si512(_mm512_slli_epi16(classes.even, 5), even_rows(q)));
+      _mm512_store_si512(keys + 32, _mm512_or_si512(_mm512_slli_epi16(classes.odd, 5), odd_rows(q)));
     }
     cell.entry = cell.nbytes = 0;
     if (!busy) return;
@@ -415,6 +415,14 @@ struct Encoder {
 
 // --- decoder ------------------------------------------------------------------------------------------------------------
 
+struct EvenBytes {
+  alignas(64) uint8_t at[64] = {};
+  constexpr EvenBytes() {
+    for (int i = 0; i < 32; ++i) at[i] = uint8_t(2 * i);
+  }
+};
+constexpr EvenBytes even_bytes;
+
 struct Decoder {
   const ContextModel& m;
   const Lookups lookups;
@@ -465,7 +473,7 @@ struct Decoder {
       if (!exact) {
         if (m.reference) put_roots(lookups, quantised(m, *before, cell, cell.channel + c), memory.then);
         const Sum found = known_classes(m, lookups, cell.channel + c, q, memory.strand[0].planes[0], memory.then);
-        _mm512_store_si512(classes, _mm512_packus_epi16(found.even, found.odd));
+        _mm512_store_si512(classes, _mm512_packus_epi16(_mm512_srli_epi16(found.even, 3), _mm512_srli_epi16(found.odd, 3)));
       }
       write(Place(*this, cell), c, q, classes);
     }
@@ -498,6 +506,7 @@ struct Decoder {
     Extent extent;
     Place places[used * lanes];
     alignas(64) uint32_t at[used * lanes] = {}, state[used * lanes], first[used * lanes];
+    const auto seat = [](int l) { return l / lanes * lanes + l % 2 * lanes / 2 + l % lanes / 2; };  // even lanes, then odd ones
     for (int l = 0; l < used * lanes; ++l) first[l] = first_state;
     bool alike = count == used * lanes;
     for (int l = 0; l < count; ++l) {
@@ -505,8 +514,8 @@ struct Decoder {
       presence[l / lanes].add(l % lanes, cell), extent.add(cell);
       places[l] = Place(*this, cell);
       alike = alike && cell.channels == places[0].channels && cell.rows == places[0].rows && cell.columns == places[0].columns;
-      std::memcpy(&first[l], payload + cell.at, 4);
-      at[l] = cell.at + 4;
+      std::memcpy(&first[seat(l)], payload + cell.at, 4);
+      at[seat(l)] = cell.at + 4;
     }
     std::memcpy(state, first, sizeof state);
     for (int g = 0; g < used; ++g)
@@ -527,7 +536,7 @@ struct Decoder {
     }
     for (int l = 0; l < count; ++l) {
       const Cell& cell = cells[order[l]];
-      good[l] = state[l] == first_state && at[l] == cell.at + cell.nbytes && first[l] >= first_state;
+      good[l] = state[seat(l)] == first_state && at[seat(l)] == cell.at + cell.nbytes && first[seat(l)] >= first_state;
     }
   }
 
@@ -552,12 +561,14 @@ struct Decoder {
   template <int used, bool alike>
   void step_all(const Presence (&presence)[used], const Extent& extent, int c, uint32_t* states, uint32_t* places) {
     const int* const entries = reinterpret_cast<const int*>(m.lanes.decode.data());
-    const __m512i even = _mm512_load_si512(even_words), slots = _mm512_set1_epi32((1 << bits) - 1);
+    const __m512i lower_bytes = _mm512_load_si512(even_bytes.at), slots = _mm512_set1_epi32((1 << bits) - 1), lower_word = _mm512_set1_epi32(0xFFFF);
     const __m512i top = _mm512_set1_epi16(int16_t(m.low + m.high)), zero = _mm512_set1_epi16(int16_t(m.low)), zero32 = _mm512_set1_epi32(m.low);
-    const bool two_signs = m.low > 0, with_classes = !exact;
+    const bool two_signs = m.low > 0, clamped = two_signs || m.high < 255, with_classes = !exact;
     __m512i state[2 * used], at[2 * used], words[2 * used];
     for (int h = 0; h < 2 * used; ++h) state[h] = _mm512_load_si512(states + 16 * h), at[h] = _mm512_load_si512(places + 16 * h);
-    bool fresh = false;
+    bool fresh = false, inside = true;  // whether no lane comes near the payload's end in this channel
+    for (int h = 0; h < 2 * used; ++h)
+      inside = inside && _mm512_cmpge_epu32_mask(at[h], _mm512_set1_epi32(int(last) - 2 * area)) == 0;
     for (int y = 0; y < extent.rows; ++y) {
       __m512i west[used], further[used];
       for (int g = 0; g < used; ++g) west[g] = further[g] = _mm512_set1_epi16(int16_t(m.lanes.offset));
@@ -565,9 +576,13 @@ struct Decoder {
         if (!fresh)
 #pragma GCC unroll 4
           for (int h = 0; h < 2 * used; ++h) {  // two words of each lane, the first in the upper half; behind the payload's end stand zeros
-            const __m512i from = _mm512_min_epu32(at[h], _mm512_set1_epi32(int(last)));
-            const __m512i beyond = _mm512_slli_epi32(_mm512_sub_epi32(at[h], from), 3);
-            words[h] = _mm512_rol_epi32(_mm512_srlv_epi32(_mm512_i32gather_epi32(from, payload, 1), beyond), 16);
+            if (inside) {
+              words[h] = _mm512_rol_epi32(_mm512_i32gather_epi32(at[h], payload, 1), 16);
+            } else {
+              const __m512i from = _mm512_min_epu32(at[h], _mm512_set1_epi32(int(last)));
+              const __m512i beyond = _mm512_slli_epi32(_mm512_sub_epi32(at[h], from), 3);
+              words[h] = _mm512_rol_epi32(_mm512_srlv_epi32(_mm512_i32gather_epi32(from, payload, 1), beyond), 16);
+            }
           }
         fresh = !fresh;
 #pragma GCC unroll 2
@@ -587,9 +602,11 @@ struct Decoder {
 #pragma GCC unroll 2
           for (int half = 0; half < 2; ++half) {
             const int h = 2 * g + half;
-            const auto on = __mmask16(active >> 16 * half);
-            const __m512i row = _mm512_slli_epi32(widened(class_, half), bits);
-            const __m512i e = _mm512_i32gather_epi32(_mm512_or_si512(row, _mm512_and_si512(state[h], slots)), entries, 4);
+            const auto on = __mmask16(alike ? 0xFFFF : _pext_u32(active, 0x55555555u << half));
+            // class << 11, out of a byte that holds class << 3
+            const __m512i row = half ? _mm512_srli_epi32(class_, 8) : _mm512_srli_epi32(_mm512_slli_epi32(class_, 24), 16);
+            const __m512i at_slot = _mm512_ternarylogic_epi32(row, state[h], slots, 0xF8);  // row | (state & slots)
+            const __m512i e = _mm512_i32gather_epi32(at_slot, entries, 4);
             const __m512i first = _mm512_and_si512(e, _mm512_set1_epi32(255));
             const __m512i bias = _mm512_and_si512(_mm512_srli_epi32(e, 8), _mm512_set1_epi32(0xFFF));
             __m512i x = _mm512_add_epi32(_mm512_mullo_epi32(_mm512_srli_epi32(e, 20), _mm512_srli_epi32(state[h], bits)), bias);
@@ -598,7 +615,10 @@ struct Decoder {
             const __m512i extra = _mm512_andnot_si512(_mm512_sllv_epi32(_mm512_set1_epi32(-1), k), x);
             x = _mm512_srlv_epi32(x, k);
             value[half] = _mm512_add_epi32(first, extra);
-            if (two_signs) value[half] = _mm512_mask_sub_epi32(value[half], _mm512_cmplt_epi32_mask(first, zero32), first, extra);
+            if (two_signs) {
+              value[half] = _mm512_mask_sub_epi32(value[half], _mm512_cmplt_epi32_mask(first, zero32), first, extra);
+              if (half == 0) value[half] = _mm512_and_si512(value[half], lower_word);
+            }
             __mmask16 need = _mm512_cmplt_epu32_mask(x, _mm512_set1_epi32(first_state));
             if (!alike) need &= on;
             x = _mm512_mask_shldi_epi32(x, need, x, words[h], 16);
@@ -606,11 +626,12 @@ struct Decoder {
             at[h] = _mm512_mask_add_epi32(at[h], need, at[h], _mm512_set1_epi32(2));
             state[h] = alike ? x : _mm512_mask_mov_epi32(state[h], on, x);
           }
-          __m512i v = _mm512_permutex2var_epi16(value[0], even, value[1]);
-          v = _mm512_max_epi16(_mm512_min_epi16(v, top), _mm512_setzero_si512());
+          __m512i v = _mm512_or_si512(_mm512_slli_epi32(value[1], 16), value[0]);
+          if (clamped) v = _mm512_max_epi16(_mm512_min_epi16(v, top), _mm512_setzero_si512());
           if (!alike) v = _mm512_mask_mov_epi16(zero, active, v);
-          _mm256_store_si256(reinterpret_cast<__m256i*>(strand.values[side * y + i]), _mm512_cvtepi16_epi8(v));
-          if (with_classes) _mm256_store_si256(reinterpret_cast<__m256i*>(strand.classes[side * y + i]), _mm512_cvtepi16_epi8(class_));
+          const auto bytes = [&](__m512i words) { return _mm512_castsi512_si256(_mm512_permutexvar_epi8(lower_bytes, words)); };
+          _mm256_store_si256(reinterpret_cast<__m256i*>(strand.values[side * y + i]), bytes(v));
+          if (with_classes) _mm256_store_si256(reinterpret_cast<__m256i*>(strand.classes[side * y + i]), bytes(_mm512_srli_epi16(class_, 3)));
           further[g] = west[g];
           west[g] = lookups.root_of_words(v);
           _mm512_store_si512(strand.roots[y + 2][i + 2], west[g]);
@@ -619,9 +640,6 @@ struct Decoder {
     }
     for (int h = 0; h < 2 * used; ++h) _mm512_store_si512(states + 16 * h, state[h]), _mm512_store_si512(places + 16 * h, at[h]);
   }
-
-  alignas(64) static constexpr int16_t even_words[lanes] = {0,  2,  4,  6,  8,  10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30,
-                                                            32, 34, 36, 38, 40, 42, 44, 46, 48, 50, 52, 54, 56, 58, 60, 62};
 
   // One channel of a cell to the output.
   void write(const Place& place, int c, __m512i q, const uint8_t* classes) const {

@@ -32,7 +32,7 @@ struct ContextLanes {
   bool usable = false;                 // sums fit into 16 bits, and tables are as they expect
   int offset = 0;                      // what roots are stored with: 128 where they have signs
   bool whole = false, exact = false;   // reciprocals are 1; and so are steps, and no centroid moves a value
-  std::uint8_t class_of[context_lane_bins] = {};  // by step of the grid
+  std::uint8_t class_of[context_lane_bins] = {};  // class << 3, by step of the grid
   std::uint8_t root_of[256] = {};      // root + offset, by value + low
   int pair_count = 0;                  // of weights, for a channel
   std::vector<std::uint32_t> pairs;    // [channels][pairs] two weights as bytes, in both halves: those that context_lanes.cpp adds up together
