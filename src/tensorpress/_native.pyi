@@ -12,6 +12,9 @@ def crc32c(data: bytes | bytearray | memoryview, seed: int = 0) -> int: ...
 
 def frame_head(payload: bytes | bytearray | memoryview, index_nbytes: int, site: int, plan_id: int) -> bytes: ...
 
+def read_frame(data: memoryview) -> tuple[int, int, int, int, int, int] | None:
+    """(site, plan id, first byte of the payload, its end, code of its type, values), or None where anything is wrong."""
+
 def read_index(payload: memoryview) -> tuple[int, tuple[int, ...], int, int] | None:
     """(code of the type, shape, bytes of the head, stripes), or None where anything is wrong."""
 
