@@ -25,6 +25,9 @@ class MapKernel:
 class ZeroBitmap(MapKernel):
     def __init__(self, zero: int, word_of: _Bytes, level_of: _Bytes) -> None: ...
 
+class LanedRans(MapKernel):
+    def __init__(self, frequencies: NDArray[np.uint32], escape: int, bits: int, zero: int, word_of: _Bytes, level_of: _Bytes) -> None: ...
+
 class Cells(MapKernel):
     def __init__(
         self,

@@ -1,0 +1,335 @@
+// One stripe of `uniform_rans`, compiled once for each instruction set.
+#include "tensorpress/rans_lanes.h"
+#include "tensorpress/runs.h"
+#include "tensorpress/wide.h"
+
+namespace tensorpress::TP_ISA {
+namespace {
+
+using std::int64_t, std::uint16_t, std::uint32_t, std::uint64_t, std::uint8_t;
+
+uint32_t load16(const uint8_t* p) { return p[0] | uint32_t(p[1]) << 8; }
+void store16(uint8_t* p, uint32_t x) { p[0] = uint8_t(x), p[1] = uint8_t(x >> 8); }
+
+// Words grow down from `p` and are never more than fit above `floor`; escapes grow up.
+struct Sink {
+  uint8_t *p, *floor, *escapes;
+};
+
+// One row of n symbols, the last lane first.
+[[gnu::always_inline]] inline void encode_lanes(const LaneTables& tables, const uint8_t* symbols, int n, uint32_t* states, Sink& sink) {
+  const uint32_t total = 1u << tables.bits;
+  const int shift = 32 - tables.bits;
+  for (int lane = n - 1; lane >= 0; --lane) {
+    const LaneStep step = tables.steps[symbols[lane]];
+    uint32_t x = states[lane];
+    store16(sink.p - 2, x);  // always written, kept only where the pointer moves on: no branch
+    const bool full = x >> shift >= step.frequency;
+    sink.p -= full ? 2 : 0;
+    x = full ? x >> 16 : x;
+    const auto quotient = step.reciprocal ? uint32_t(static_cast<unsigned __int128>(step.reciprocal) * x >> 64) : x;
+    states[lane] = x + step.start + quotient * (total - step.frequency);
+    *sink.escapes = symbols[lane];
+    sink.escapes += tables.known[symbols[lane]] >> 1;
+  }
+}
+
+struct Source {
+  const uint8_t *p, *end;  // words are taken from the front, escapes from the end
+  const uint8_t* known;
+  bool good = true;
+};
+
+[[gnu::always_inline]] inline void take_escapes(uint64_t bits, uint8_t* out, Source& source) {
+  for (; bits; bits &= bits - 1) {
+    if (source.end == source.p) {
+      source.good = false;
+      return;
+    }
+    const uint8_t symbol = *--source.end;
+    source.good = source.good && source.known[symbol] == 2;
+    out[std::countr_zero(bits)] = symbol;
+  }
+}
+
+[[gnu::always_inline]] inline void decode_lanes(const LaneTables& tables, Source& source, int n, uint32_t* states, uint8_t* out) {
+  const uint32_t mask = (1u << tables.bits) - 1;
+  uint64_t escapes = 0;
+  for (int lane = 0; lane < n; ++lane) {
+    const uint32_t x = states[lane], slot = tables.slots[x & mask];
+    out[lane] = uint8_t(slot);
+    escapes |= uint64_t{(x & mask) < tables.escape} << lane;
+    states[lane] = ((slot >> 20) + 1) * (x >> tables.bits) + (slot >> 8 & 0xFFF);
+  }
+  for (int lane = 0; lane < n; ++lane) {
+    if (states[lane] >= lane_low) continue;
+    if (source.end - source.p < 2) {
+      source.good = false;
+      return;
+    }
+    states[lane] = states[lane] << 16 | load16(source.p);
+    source.p += 2;
+  }
+  take_escapes(escapes, out, source);
+}
+
+// Whole rows. False where there was no room for the words.
+template <int lanes>
+struct Rows {
+  static bool encode(const LaneTables& tables, const uint8_t* symbols, int64_t rows, uint32_t* states, Sink& sink) {
+    for (int64_t row = rows - 1; row >= 0; --row) {
+      if (sink.p - sink.floor < 2 * lanes) return false;
+      encode_lanes(tables, symbols + row * lanes, lanes, states, sink);
+    }
+    return true;
+  }
+  static void decode(const LaneTables& tables, Source& source, int64_t rows, uint32_t* states, uint8_t* out) {
+    for (int64_t row = 0; row < rows && source.good; ++row) decode_lanes(tables, source, lanes, states, out + row * lanes);
+  }
+};
+
+#if defined(__AVX512VBMI2__)
+
+template <>
+struct Rows<wide_lanes> {
+  static constexpr int parts = wide_lanes / 16;
+
+  static bool encode(const LaneTables& tables, const uint8_t* symbols, int64_t rows, uint32_t* states, Sink& sink) {
+    __m512i x[parts];
+    for (int k = 0; k < parts; ++k) x[k] = _mm512_loadu_si512(states + 16 * k);
+    const __m128i shift = _mm_cvtsi32_si128(32 - tables.bits), bits = _mm_cvtsi32_si128(tables.bits);
+    const __m512i total = _mm512_set1_epi32(1 << tables.bits), low = _mm512_set1_epi32(0xFFFF);
+    const __m512 one = _mm512_set1_ps(1);
+    const bool escaping = tables.escape;
+    constexpr int down = _MM_FROUND_TO_ZERO | _MM_FROUND_NO_EXC;
+    uint8_t *p = sink.p, *escapes = sink.escapes;
+    for (int64_t row = rows - 1; row >= 0; --row) {
+      if (p - sink.floor < 2 * wide_lanes) return false;
+      const uint8_t* const from = symbols + row * wide_lanes;
+      for (int k = parts - 1; k >= 0; --k) {
+        const __m512i symbol = _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from + 16 * k)));
+        const __m512i span = _mm512_i32gather_epi32(symbol, tables.spans, 4);
+        const __m512i frequency = _mm512_and_si512(span, low), start = _mm512_srli_epi32(span, 16);
+        // 1 / f, rounded down, and a product rounded down: the quotient is right or one too small, as it has at most 22 bits
+        const __m512 inverse = _mm512_div_round_ps(one, _mm512_cvtepi32_ps(frequency), down);
+        const __mmask16 full = _mm512_cmpge_epu32_mask(_mm512_srl_epi32(x[k], shift), frequency);
+        const int count = std::popcount(unsigned(full));
+        p -= 2 * count;
+        _mm256_mask_storeu_epi16(p, __mmask16((1u << count) - 1), _mm512_cvtepi32_epi16(_mm512_maskz_compress_epi32(full, x[k])));
+        const __m512i y = _mm512_mask_srli_epi32(x[k], full, x[k], 16);
+        const __m512i quotient = _mm512_cvttps_epu32(_mm512_mul_round_ps(_mm512_cvt_roundepu32_ps(y, down), inverse, down));
+        const __m512i rest = _mm512_sub_epi32(y, _mm512_mullo_epi32(quotient, frequency));
+        const __mmask16 small = _mm512_cmpge_epu32_mask(rest, frequency);
+        const __m512i sum = _mm512_add_epi32(_mm512_add_epi32(_mm512_sll_epi32(quotient, bits), start), rest);
+        x[k] = _mm512_mask_add_epi32(sum, small, sum, _mm512_sub_epi32(total, frequency));
+        if (escaping) {
+          unsigned rare = _mm512_testn_epi32_mask(start, start);
+          while (rare) [[unlikely]] {
+            const int lane = 31 - std::countl_zero(rare);
+            rare ^= 1u << lane;
+            *escapes++ = from[16 * k + lane];
+          }
+        }
+      }
+    }
+    for (int k = 0; k < parts; ++k) _mm512_storeu_si512(states + 16 * k, x[k]);
+    sink.p = p, sink.escapes = escapes;
+    return true;
+  }
+
+  static void decode(const LaneTables& tables, Source& source, int64_t rows, uint32_t* states, uint8_t* out) {
+    __m512i x[parts];
+    for (int k = 0; k < parts; ++k) x[k] = _mm512_loadu_si512(states + 16 * k);
+    const __m512i mask = _mm512_set1_epi32((1 << tables.bits) - 1), one = _mm512_set1_epi32(1), low = _mm512_set1_epi32(lane_low);
+    const __m512i offset = _mm512_set1_epi32(0xFFF), escape = _mm512_set1_epi32(int(tables.escape));
+    const __m128i bits = _mm_cvtsi32_si128(tables.bits);
+    const uint32_t* const slots = tables.slots.data();
+    const uint8_t* p = source.p;
+    for (int64_t row = 0; row < rows; ++row) {
+      uint64_t escapes = 0;
+      const bool plenty = source.end - p >= 2 * wide_lanes;
+      for (int k = 0; k < parts; ++k) {
+        const __m512i at = _mm512_and_si512(x[k], mask), slot = _mm512_i32gather_epi32(at, slots, 4);
+        escapes |= uint64_t{_mm512_cmplt_epu32_mask(at, escape)} << 16 * k;
+        _mm_storeu_si128(reinterpret_cast<__m128i*>(out + row * wide_lanes + 16 * k), _mm512_cvtepi32_epi8(slot));
+        const __m512i frequency = _mm512_add_epi32(_mm512_srli_epi32(slot, 20), one);
+        const __m512i y = _mm512_add_epi32(_mm512_mullo_epi32(frequency, _mm512_srl_epi32(x[k], bits)), _mm512_and_si512(_mm512_srli_epi32(slot, 8), offset));
+        const __mmask16 small = _mm512_cmplt_epu32_mask(y, low);
+        const int count = std::popcount(unsigned(small));
+        __m256i words;
+        if (plenty) [[likely]] {
+          words = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+        } else {
+          if (source.end - p < 2 * count) {
+            source.good = false;
+            return;
+          }
+          words = _mm256_maskz_loadu_epi16(__mmask16((1u << count) - 1), p);
+        }
+        p += 2 * count;
+        const __m512i word = _mm512_maskz_expand_epi32(small, _mm512_cvtepu16_epi32(words));
+        x[k] = _mm512_or_si512(_mm512_mask_slli_epi32(y, small, y, 16), word);
+      }
+      if (escapes) [[unlikely]] {
+        source.p = p;
+        take_escapes(escapes, out + row * wide_lanes, source);
+        if (!source.good) return;
+      }
+    }
+    source.p = p;
+    for (int k = 0; k < parts; ++k) _mm512_storeu_si512(states + 16 * k, x[k]);
+  }
+};
+
+#endif
+
+// Writes a string of fewer than `count` bytes, or none: returns 0.
+template <int lanes>
+int64_t encode_string(const LaneTables& tables, const uint8_t* symbols, int64_t count, uint8_t* words, uint8_t* escapes, uint8_t* out) {
+  uint32_t states[lanes];
+  std::fill_n(states, lanes, lane_low);
+  uint8_t* const end = words + count + 2 * lanes;
+  Sink sink{end, words, escapes};
+  const int64_t rows = count / lanes;
+  encode_lanes(tables, symbols + rows * lanes, int(count % lanes), states, sink);
+  if (!Rows<lanes>::encode(tables, symbols, rows, states, sink)) return 0;
+  const int64_t words_nbytes = end - sink.p, escapes_nbytes = sink.escapes - escapes;
+  if (4 * lanes + words_nbytes + escapes_nbytes >= count) return 0;
+  for (int lane = 0; lane < lanes; ++lane) store16(out + 4 * lane, states[lane]), store16(out + 4 * lane + 2, states[lane] >> 16);
+  std::memcpy(out + 4 * lanes, sink.p, std::size_t(words_nbytes));
+  std::memcpy(out + 4 * lanes + words_nbytes, escapes, std::size_t(escapes_nbytes));
+  return 4 * lanes + words_nbytes + escapes_nbytes;
+}
+
+// Hands out a string's symbols in order, some at a time.
+template <int lanes>
+class Decoder {
+ public:
+  Decoder(const LaneTables& tables, const uint8_t* data, int64_t nbytes, int64_t count)
+      : tables_(tables), source_{data + 4 * lanes, data + nbytes, tables.known}, left_(count) {
+    source_.good = nbytes >= 4 * lanes;
+    if (!source_.good) return;
+    for (int lane = 0; lane < lanes; ++lane) {
+      states_[lane] = load16(data + 4 * lane) | load16(data + 4 * lane + 2) << 16;
+      source_.good = source_.good && states_[lane] >= lane_low;
+    }
+  }
+
+  // The next n, at most block_size; zeros where the string is bad.
+  const uint8_t* take(int n) {
+    if (stop_ - at_ < n) fill();
+    const uint8_t* const found = buffer_ + at_;
+    at_ += n;
+    return found;
+  }
+
+  bool good() const { return source_.good; }
+
+  bool done() const {
+    bool same = source_.good && source_.p == source_.end;
+    for (int lane = 0; lane < lanes; ++lane) same = same && states_[lane] == lane_low;
+    return same;
+  }
+
+ private:
+  static constexpr int chunk = 4096;
+
+  void fill() {
+    std::memmove(buffer_, buffer_ + at_, std::size_t(stop_ - at_));
+    stop_ -= at_, at_ = 0;
+    const int n = int(std::min<int64_t>(chunk, left_)), rows = n / lanes;
+    if (source_.good) Rows<lanes>::decode(tables_, source_, rows, states_, buffer_ + stop_);
+    if (source_.good && n % lanes) decode_lanes(tables_, source_, n % lanes, states_, buffer_ + stop_ + rows * lanes);
+    if (!source_.good) std::memset(buffer_, 0, sizeof buffer_);
+    stop_ += n, left_ -= n;
+  }
+
+  const LaneTables& tables_;
+  Source source_;
+  int64_t left_;
+  uint32_t states_[lanes];
+  int at_ = 0, stop_ = 0;
+  alignas(64) uint8_t buffer_[chunk + 2 * block_size] = {};
+};
+
+Outcome encode(const MapView& map, const LaneTables& tables, int64_t stripe, uint8_t* out) {
+  const Runs runs(map, stripe);
+  Outcome result;
+  result.stripe = stripe;
+  const int64_t count = runs.values, room = count + 256;
+  uint8_t *const symbols = lane_scratch(3 * room), *to = symbols;
+  const Table word_of(tables.bytes.word_of, tables.bytes.same);
+  each_block(map, runs, [&](auto* p, int64_t at, int n) __attribute__((always_inline)) {
+    Block levels;
+    if constexpr (sizeof(*p) == 4) {
+      if (!quantise(p, n, map.reciprocal, tables.bytes.zero, levels)) {
+        result.fault = Fault::not_finite, result.at = at;
+        return false;
+      }
+    } else {
+      levels = load(p, n);
+      if (map.element == Element::i8) levels = flip(levels, 0x80);
+    }
+    store(to, word_of(levels), block_size);
+    to += n;
+    return true;
+  });
+  if (result.fault == Fault::not_finite) {
+    result.at = first_not_finite(map, stripe, result.at);
+    return result;
+  }
+  result.nbytes = count < wide_values ? encode_string<narrow_lanes>(tables, symbols, count, symbols + room, symbols + 2 * room, out)
+                                      : encode_string<wide_lanes>(tables, symbols, count, symbols + room, symbols + 2 * room, out);
+  if (!result.nbytes) {
+    std::memcpy(out, symbols, std::size_t(count));
+    result.nbytes = count;
+  }
+  return result;
+}
+
+// take(n): the next n symbols; 64 bytes may be read there.
+template <class Take>
+void restore(const MapView& map, const Runs& runs, const LaneTables& tables, Take&& take) {
+  const Table level_of(tables.bytes.level_of, tables.bytes.same);
+  each_block_out(map, runs, [&](auto* p, int n) __attribute__((always_inline)) {
+    const Block levels = level_of(take(n));
+    if constexpr (sizeof(*p) == 4) dequantise(levels, n, tables.bytes.zero, map.scale, p);
+    else store(p, map.element == Element::i8 ? flip(levels, 0x80) : levels, n);
+  });
+}
+
+template <int lanes>
+bool decode_string(const uint8_t* data, int64_t nbytes, const MapView& map, const Runs& runs, const LaneTables& tables) {
+  Decoder<lanes> decoder(tables, data, nbytes, runs.values);
+  if (!decoder.good()) return false;
+  restore(map, runs, tables, [&](int n) __attribute__((always_inline)) { return load(decoder.take(n), block_size); });
+  return decoder.done();
+}
+
+Outcome decode(const uint8_t* data, int64_t nbytes, const MapView& map, const LaneTables& tables, int64_t stripe) {
+  const Runs runs(map, stripe);
+  Outcome result;
+  result.stripe = stripe, result.nbytes = nbytes;
+  bool good = nbytes <= runs.values;
+  if (nbytes == runs.values) {
+    for (int64_t i = 0; i < nbytes; ++i) good = good && tables.known[data[i]];
+    if (good)
+      restore(map, runs, tables, [&](int n) __attribute__((always_inline)) {
+        const Block block = load(data, n);
+        data += n;
+        return block;
+      });
+  } else if (good) {
+    good = runs.values < wide_values ? decode_string<narrow_lanes>(data, nbytes, map, runs, tables)
+                                     : decode_string<wide_lanes>(data, nbytes, map, runs, tables);
+  }
+  if (!good) result.fault = Fault::length_wrong;
+  return result;
+}
+
+}  // namespace
+
+extern const LanedRansBody laned_rans_body;
+const LanedRansBody laned_rans_body{encode, decode};
+
+}  // namespace tensorpress::TP_ISA

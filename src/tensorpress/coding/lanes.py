@@ -1,0 +1,167 @@
+"""Static rANS with its lanes side by side: row after row of 32 symbols, one to a lane, as wide registers take them.
+
+Symbols that are too rare for a slot share an interval, the escape, and stand as bytes of their own at the end, the last one
+first. A string of as many bytes as symbols is the symbols. The native twin is native/src/rans_lanes_body.cpp.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from tensorpress.coding.tables import Tables
+from tensorpress.core.binary import Buffer, read_varint, varint
+from tensorpress.core.errors import InputError, StreamError
+
+LOW = 1 << 16
+NARROW, WIDE, WIDE_VALUES = 4, 32, 4096  # lanes, and the number of symbols from which there are many
+
+Bytes = NDArray[np.uint8]
+
+
+def lanes_of(count: int) -> int:
+    return WIDE if count >= WIDE_VALUES else NARROW
+
+
+@dataclass(frozen=True)
+class LaneTables:
+    """`frequencies` of every symbol, 0 where it is rare; with `escape`, that of all rare ones, they sum to 2^`bits`.
+
+    InputError where they do not.
+    """
+
+    frequencies: tuple[int, ...]
+    escape: int
+    bits: int
+
+    def __post_init__(self) -> None:
+        if not 10 <= self.bits <= 12:
+            raise InputError(f"tables of {self.bits} bits: 10 to 12 are allowed")
+        if not 2 <= len(self.frequencies) <= 256:
+            raise InputError(f"{len(self.frequencies)} symbols: 2 to 256 are allowed")
+        if min(self.frequencies) < 0 or self.escape < 0 or sum(self.frequencies) + self.escape != 1 << self.bits:
+            raise InputError(f"frequencies and escape do not sum to 2^{self.bits}")
+        if self.escape == 0 and 0 in self.frequencies:
+            raise InputError("a symbol has no frequency, and there is no escape")
+
+    @classmethod
+    def from_counts(cls, counts: ArrayLike, bits: int) -> LaneTables:
+        """From how often each symbol was seen. No float takes part.
+
+        A symbol is rare where its byte costs less than the slot that it takes from all others: below a third of a slot.
+        """
+        seen = np.asarray(counts, np.int64)
+        if not seen.any():
+            seen = np.ones_like(seen)
+        total = int(seen.sum())
+        rare = np.array([3 * int(n) << bits < total for n in seen])
+        if not rare.any():
+            return cls(tuple(Tables.from_counts(seen, bits).frequencies[0].tolist()), 0, bits)
+        kept = Tables.from_counts(np.concatenate([[int(seen[rare].sum())], seen[~rare]]), bits).frequencies[0]
+        frequencies = np.zeros(seen.size, np.int64)
+        frequencies[~rare] = kept[1:]
+        return cls(tuple(frequencies.tolist()), int(kept[0]), bits)
+
+    def to_bytes(self) -> bytes:
+        """bits(1) varint(escape), then each frequency as a varint; after a 0, how many more 0s follow."""
+        out, at = bytearray([self.bits]) + varint(self.escape), 0
+        while at < len(self.frequencies):
+            out += varint(self.frequencies[at])
+            at += 1
+            if self.frequencies[at - 1] == 0:
+                start = at
+                while at < len(self.frequencies) and self.frequencies[at] == 0:
+                    at += 1
+                out += varint(at - start)
+        return bytes(out)
+
+    @classmethod
+    def from_bytes(cls, data: Buffer, symbols: int) -> LaneTables:
+        """The inverse. StreamError where `data` is no table of that many symbols."""
+        if len(data) < 1:
+            raise StreamError("tables are empty")
+        escape, at = read_varint(data, 1, "tables: frequency of the escape")
+        frequencies: list[int] = []
+        while len(frequencies) < symbols:
+            frequency, at = read_varint(data, at, f"tables: frequency of symbol {len(frequencies)}")
+            frequencies.append(frequency)
+            if frequency == 0:
+                more, at = read_varint(data, at, f"tables: zeros after symbol {len(frequencies) - 1}")
+                frequencies += [0] * min(more, symbols - len(frequencies) + 1)
+        if at != len(data) or len(frequencies) != symbols:
+            raise StreamError(f"tables of {symbols} symbols end at byte {at} of {len(data)}, with {len(frequencies)} symbols")
+        try:
+            found = cls(tuple(frequencies), escape, data[0])
+        except InputError as error:
+            raise StreamError(f"tables: {error}") from None
+        if found.to_bytes() != bytes(data):
+            raise StreamError("tables are not in their shortest form")
+        return found
+
+    def starts(self) -> NDArray[np.int64]:
+        """Where each symbol's interval begins; of a rare one, and so of the escape, 0."""
+        f = np.array(self.frequencies, np.int64)
+        return np.where(f > 0, self.escape + np.cumsum(f) - f, 0)
+
+
+def encode(symbols: Bytes, tables: LaneTables) -> bytes:
+    """A vector of symbols as one string, never longer than they are."""
+    lanes, bits = lanes_of(symbols.size), tables.bits
+    starts, known = tables.starts(), np.array(tables.frequencies, np.int64)
+    widths = np.where(known > 0, known, max(tables.escape, 1))
+    states = np.full(lanes, LOW, np.int64)
+    words: list[NDArray[np.int64]] = []
+    for at in reversed(range(0, symbols.size, lanes)):
+        row = symbols[at : at + lanes]
+        x, f = states[: row.size], widths[row]
+        full = x >> 32 - bits >= f
+        words.append(x[full] & 0xFFFF)
+        x = np.where(full, x >> 16, x)
+        states[: row.size] = (x // f << bits) + x % f + starts[row]
+    rare = symbols[known[symbols] == 0][::-1]
+    coded = states.astype("<u4").tobytes() + b"".join(w.astype("<u2").tobytes() for w in reversed(words)) + rare.tobytes()
+    return coded if len(coded) < symbols.size else symbols.tobytes()
+
+
+def decode(data: Buffer, count: int, tables: LaneTables) -> Bytes:
+    """The `count` symbols of a string. `data` may be hostile: StreamError."""
+    known, escape = np.array(tables.frequencies, np.int64), tables.escape
+    if len(data) > count:
+        raise StreamError(f"a string of {count} symbols has {len(data)} bytes")
+    if len(data) == count:
+        plain = np.frombuffer(data, np.uint8)
+        if (plain >= known.size).any():
+            raise StreamError(f"symbol {int(plain.max())} of {known.size}")
+        return plain.copy()
+    lanes, bits = lanes_of(count), tables.bits
+    at, end = 4 * lanes, len(data)
+    if end < at:
+        raise StreamError(f"rANS data of {end} bytes is cut: its states take {at}")
+    states = np.frombuffer(data, "<u4", lanes).astype(np.int64)
+    if (states < LOW).any():
+        raise StreamError("a rANS state is below 2^16")
+    owner = np.repeat(np.arange(-1, known.size), np.concatenate([[escape], known]))
+    starts, widths = np.append(tables.starts(), 0), np.append(known, escape)  # -1, the escape, is the last
+    symbols = np.empty(count, np.uint8)
+    for first in range(0, count, lanes):
+        row = symbols[first : first + lanes]
+        x = states[: row.size]
+        slot = x & (1 << bits) - 1
+        symbol = owner[slot]
+        row[:] = symbol
+        x[:] = widths[symbol] * (x >> bits) + slot - starts[symbol]
+        low, rare = np.flatnonzero(x < LOW), np.flatnonzero(symbol < 0)
+        if end - at < 2 * low.size + rare.size:
+            raise StreamError(f"rANS data of {len(data)} bytes ends within symbols {first} to {first + row.size}")
+        x[low] = x[low] << 16 | np.frombuffer(data, "<u2", low.size, at)
+        at += 2 * low.size
+        escaped = np.frombuffer(data, np.uint8, rare.size, end - rare.size)[::-1]
+        if (escaped >= known.size).any() or known[escaped].any():
+            raise StreamError("a symbol that is escaped is not rare")
+        row[rare] = escaped
+        end -= rare.size
+    if at != end or (states != LOW).any():
+        raise StreamError(f"rANS words end at {at}, escapes at {end}; a lane does not end in its first state, or bytes are left")
+    return symbols
