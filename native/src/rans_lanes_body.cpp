@@ -90,46 +90,77 @@ struct Rows {
 
 #if defined(__AVX512VBMI2__)
 
+// Spans of 64 symbols, from four planes of bytes in registers: much faster than a gather.
+class SpanTable {
+ public:
+  explicit SpanTable(const uint8_t (*planes)[256]) {
+    for (int plane = 0; plane < 4; ++plane)
+      for (int k = 0; k < 4; ++k) t_[plane][k] = _mm512_loadu_si512(planes[plane] + 64 * k);
+  }
+  [[gnu::always_inline]] void operator()(__m512i symbols, __m512i spans[4]) const {
+    // the words of four bytes go where the unpacking below brings them back in order
+    const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    const __m512i at = _mm512_permutexvar_epi32(order, symbols);
+    const __mmask64 upper = _mm512_movepi8_mask(at);
+    __m512i plane[4];
+    for (int k = 0; k < 4; ++k)
+      plane[k] = _mm512_mask_blend_epi8(upper, _mm512_permutex2var_epi8(t_[k][0], at, t_[k][1]), _mm512_permutex2var_epi8(t_[k][2], at, t_[k][3]));
+    const __m512i a = _mm512_unpacklo_epi8(plane[0], plane[1]), b = _mm512_unpackhi_epi8(plane[0], plane[1]);
+    const __m512i c = _mm512_unpacklo_epi8(plane[2], plane[3]), d = _mm512_unpackhi_epi8(plane[2], plane[3]);
+    spans[0] = _mm512_unpacklo_epi16(a, c), spans[1] = _mm512_unpackhi_epi16(a, c);
+    spans[2] = _mm512_unpacklo_epi16(b, d), spans[3] = _mm512_unpackhi_epi16(b, d);
+  }
+
+ private:
+  __m512i t_[4][4];
+};
+
 template <>
 struct Rows<wide_lanes> {
   static constexpr int parts = wide_lanes / 16;
 
   static bool encode(const LaneTables& tables, const uint8_t* symbols, int64_t rows, uint32_t* states, Sink& sink) {
+    if (rows % 2) {  // two rows are one register of symbols
+      if (sink.p - sink.floor < 2 * wide_lanes) return false;
+      encode_lanes(tables, symbols + --rows * wide_lanes, wide_lanes, states, sink);
+    }
     __m512i x[parts];
     for (int k = 0; k < parts; ++k) x[k] = _mm512_loadu_si512(states + 16 * k);
     const __m128i shift = _mm_cvtsi32_si128(32 - tables.bits), bits = _mm_cvtsi32_si128(tables.bits);
     const __m512i total = _mm512_set1_epi32(1 << tables.bits), low = _mm512_set1_epi32(0xFFFF);
     const __m512 one = _mm512_set1_ps(1);
+    const SpanTable span_of(tables.planes);
     const bool escaping = tables.escape;
     constexpr int down = _MM_FROUND_TO_ZERO | _MM_FROUND_NO_EXC;
     uint8_t *p = sink.p, *escapes = sink.escapes;
-    for (int64_t row = rows - 1; row >= 0; --row) {
-      if (p - sink.floor < 2 * wide_lanes) return false;
-      const uint8_t* const from = symbols + row * wide_lanes;
-      for (int k = parts - 1; k >= 0; --k) {
-        const __m512i symbol = _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from + 16 * k)));
-        const __m512i span = _mm512_i32gather_epi32(symbol, tables.spans, 4);
-        const __m512i frequency = _mm512_and_si512(span, low), start = _mm512_srli_epi32(span, 16);
+    for (int64_t at = (rows - 2) * wide_lanes; at >= 0; at -= block_size) {
+      if (p - sink.floor < 2 * block_size) return false;
+      __m512i spans[4];
+      span_of(_mm512_loadu_si512(symbols + at), spans);
+#pragma GCC unroll 4
+      for (int k = 3; k >= 0; --k) {
+        __m512i& state = x[k % parts];
+        const __m512i frequency = _mm512_and_si512(spans[k], low), start = _mm512_srli_epi32(spans[k], 16);
         // 1 / f, rounded down, and a product rounded down: the quotient is right or one too small, as it has at most 22 bits
         const __m512 inverse = _mm512_div_round_ps(one, _mm512_cvtepi32_ps(frequency), down);
-        const __mmask16 full = _mm512_cmpge_epu32_mask(_mm512_srl_epi32(x[k], shift), frequency);
+        const __mmask16 full = _mm512_cmpge_epu32_mask(_mm512_srl_epi32(state, shift), frequency);
         const int count = std::popcount(unsigned(full));
         p -= 2 * count;
-        _mm256_mask_storeu_epi16(p, __mmask16((1u << count) - 1), _mm512_cvtepi32_epi16(_mm512_maskz_compress_epi32(full, x[k])));
-        const __m512i y = _mm512_mask_srli_epi32(x[k], full, x[k], 16);
+        _mm256_mask_storeu_epi16(p, __mmask16((1u << count) - 1), _mm512_cvtepi32_epi16(_mm512_maskz_compress_epi32(full, state)));
+        const __m512i y = _mm512_mask_srli_epi32(state, full, state, 16);
         const __m512i quotient = _mm512_cvttps_epu32(_mm512_mul_round_ps(_mm512_cvt_roundepu32_ps(y, down), inverse, down));
         const __m512i rest = _mm512_sub_epi32(y, _mm512_mullo_epi32(quotient, frequency));
         const __mmask16 small = _mm512_cmpge_epu32_mask(rest, frequency);
         const __m512i sum = _mm512_add_epi32(_mm512_add_epi32(_mm512_sll_epi32(quotient, bits), start), rest);
-        x[k] = _mm512_mask_add_epi32(sum, small, sum, _mm512_sub_epi32(total, frequency));
-        if (escaping) {
-          unsigned rare = _mm512_testn_epi32_mask(start, start);
-          while (rare) [[unlikely]] {
-            const int lane = 31 - std::countl_zero(rare);
-            rare ^= 1u << lane;
-            *escapes++ = from[16 * k + lane];
-          }
-        }
+        state = _mm512_mask_add_epi32(sum, small, sum, _mm512_sub_epi32(total, frequency));
+      }
+      if (!escaping) continue;
+      uint64_t rare = 0;
+      for (int k = 0; k < 4; ++k) rare |= uint64_t{_mm512_cmplt_epu32_mask(spans[k], _mm512_set1_epi32(0x10000))} << 16 * k;
+      while (rare) [[unlikely]] {
+        const int lane = 63 - std::countl_zero(rare);
+        rare ^= uint64_t{1} << lane;
+        *escapes++ = symbols[at + lane];
       }
     }
     for (int k = 0; k < parts; ++k) _mm512_storeu_si512(states + 16 * k, x[k]);

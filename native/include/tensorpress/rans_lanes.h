@@ -23,7 +23,7 @@ struct LaneTables {
   int bits;                       // 10 to 12
   std::uint32_t escape;           // frequency of the escape, whose interval begins at 0; 0: there is none
   LaneStep steps[256];            // by symbol; a rare one's are the escape's
-  std::uint32_t spans[256];       // start << 16 | frequency
+  std::uint8_t planes[4][256];    // by symbol: start << 16 | frequency, byte by byte
   std::uint8_t known[256];        // 1: a symbol of the codec; 2: a rare one
   std::vector<std::uint32_t> slots;  // (frequency - 1) << 20 | (slot - start) << 8 | symbol
 };
