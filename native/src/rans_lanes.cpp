@@ -14,8 +14,8 @@ bool lane_tables(const std::uint32_t* frequencies, int symbols, std::uint32_t es
   tables.slots.assign(total, 0);
   std::uint32_t start = 0;
   const auto place = [&](std::uint32_t frequency, std::uint32_t symbol) {
-    if (frequency > total - start) return false;
-    for (std::uint32_t k = 0; k < frequency; ++k) tables.slots[start + k] = (frequency - 1) << 20 | k << 8 | symbol;
+    if (frequency > total - start || frequency == 4096) return false;
+    for (std::uint32_t k = 0; k < frequency; ++k) tables.slots[start + k] = frequency << 20 | k << 8 | symbol;
     start += frequency;
     return true;
   };

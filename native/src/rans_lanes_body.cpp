@@ -59,7 +59,7 @@ struct Source {
     const uint32_t x = states[lane], slot = tables.slots[x & mask];
     out[lane] = uint8_t(slot);
     escapes |= uint64_t{(x & mask) < tables.escape} << lane;
-    states[lane] = ((slot >> 20) + 1) * (x >> tables.bits) + (slot >> 8 & 0xFFF);
+    states[lane] = (slot >> 20) * (x >> tables.bits) + (slot >> 8 & 0xFFF);
   }
   for (int lane = 0; lane < n; ++lane) {
     if (states[lane] >= lane_low) continue;
@@ -126,7 +126,7 @@ struct Rows<wide_lanes> {
     }
     __m512i x[parts];
     for (int k = 0; k < parts; ++k) x[k] = _mm512_loadu_si512(states + 16 * k);
-    const __m128i shift = _mm_cvtsi32_si128(32 - tables.bits), bits = _mm_cvtsi32_si128(tables.bits);
+    const __m512i shift = _mm512_set1_epi32(32 - tables.bits), bits = _mm512_set1_epi32(tables.bits);
     const __m512i total = _mm512_set1_epi32(1 << tables.bits), low = _mm512_set1_epi32(0xFFFF);
     const __m512 one = _mm512_set1_ps(1);
     const SpanTable span_of(tables.planes);
@@ -143,7 +143,7 @@ struct Rows<wide_lanes> {
         const __m512i frequency = _mm512_and_si512(spans[k], low), start = _mm512_srli_epi32(spans[k], 16);
         // 1 / f, rounded down, and a product rounded down: the quotient is right or one too small, as it has at most 22 bits
         const __m512 inverse = _mm512_div_round_ps(one, _mm512_cvtepi32_ps(frequency), down);
-        const __mmask16 full = _mm512_cmpge_epu32_mask(_mm512_srl_epi32(state, shift), frequency);
+        const __mmask16 full = _mm512_cmpge_epu32_mask(_mm512_srlv_epi32(state, shift), frequency);
         const int count = std::popcount(unsigned(full));
         p -= 2 * count;
         _mm256_mask_storeu_epi16(p, __mmask16((1u << count) - 1), _mm512_cvtepi32_epi16(_mm512_maskz_compress_epi32(full, state)));
@@ -151,7 +151,7 @@ struct Rows<wide_lanes> {
         const __m512i quotient = _mm512_cvttps_epu32(_mm512_mul_round_ps(_mm512_cvt_roundepu32_ps(y, down), inverse, down));
         const __m512i rest = _mm512_sub_epi32(y, _mm512_mullo_epi32(quotient, frequency));
         const __mmask16 small = _mm512_cmpge_epu32_mask(rest, frequency);
-        const __m512i sum = _mm512_add_epi32(_mm512_add_epi32(_mm512_sll_epi32(quotient, bits), start), rest);
+        const __m512i sum = _mm512_add_epi32(_mm512_add_epi32(_mm512_sllv_epi32(quotient, bits), start), rest);
         state = _mm512_mask_add_epi32(sum, small, sum, _mm512_sub_epi32(total, frequency));
       }
       if (!escaping) continue;
@@ -171,9 +171,9 @@ struct Rows<wide_lanes> {
   static void decode(const LaneTables& tables, Source& source, int64_t rows, uint32_t* states, uint8_t* out) {
     __m512i x[parts];
     for (int k = 0; k < parts; ++k) x[k] = _mm512_loadu_si512(states + 16 * k);
-    const __m512i mask = _mm512_set1_epi32((1 << tables.bits) - 1), one = _mm512_set1_epi32(1), low = _mm512_set1_epi32(lane_low);
+    const __m512i mask = _mm512_set1_epi32((1 << tables.bits) - 1), low = _mm512_set1_epi32(lane_low);
     const __m512i offset = _mm512_set1_epi32(0xFFF), escape = _mm512_set1_epi32(int(tables.escape));
-    const __m128i bits = _mm_cvtsi32_si128(tables.bits);
+    const __m512i bits = _mm512_set1_epi32(tables.bits);
     const uint32_t* const slots = tables.slots.data();
     const uint8_t* p = source.p;
     for (int64_t row = 0; row < rows; ++row) {
@@ -183,8 +183,8 @@ struct Rows<wide_lanes> {
         const __m512i at = _mm512_and_si512(x[k], mask), slot = _mm512_i32gather_epi32(at, slots, 4);
         escapes |= uint64_t{_mm512_cmplt_epu32_mask(at, escape)} << 16 * k;
         _mm_storeu_si128(reinterpret_cast<__m128i*>(out + row * wide_lanes + 16 * k), _mm512_cvtepi32_epi8(slot));
-        const __m512i frequency = _mm512_add_epi32(_mm512_srli_epi32(slot, 20), one);
-        const __m512i y = _mm512_add_epi32(_mm512_mullo_epi32(frequency, _mm512_srl_epi32(x[k], bits)), _mm512_and_si512(_mm512_srli_epi32(slot, 8), offset));
+        const __m512i frequency = _mm512_srli_epi32(slot, 20);
+        const __m512i y = _mm512_add_epi32(_mm512_mullo_epi32(frequency, _mm512_srlv_epi32(x[k], bits)), _mm512_and_si512(_mm512_srli_epi32(slot, 8), offset));
         const __mmask16 small = _mm512_cmplt_epu32_mask(y, low);
         const int count = std::popcount(unsigned(small));
         __m256i words;
@@ -217,19 +217,27 @@ struct Rows<wide_lanes> {
 // Writes a string of fewer than `count` bytes, or none: returns 0.
 template <int lanes>
 int64_t encode_string(const LaneTables& tables, const uint8_t* symbols, int64_t count, uint8_t* words, uint8_t* escapes, uint8_t* out) {
+  const int64_t coded = count - 2 * lanes, rows = coded / lanes;
+  if (coded < 0) return 0;
   uint32_t states[lanes];
-  std::fill_n(states, lanes, lane_low);
+  for (int lane = 0; lane < lanes; ++lane) states[lane] = lane_low | load16(symbols + coded + 2 * lane);  // the last symbols: room that is there
   uint8_t* const end = words + count + 2 * lanes;
   Sink sink{end, words, escapes};
-  const int64_t rows = count / lanes;
-  encode_lanes(tables, symbols + rows * lanes, int(count % lanes), states, sink);
+  encode_lanes(tables, symbols + rows * lanes, int(coded % lanes), states, sink);
   if (!Rows<lanes>::encode(tables, symbols, rows, states, sink)) return 0;
   const int64_t words_nbytes = end - sink.p, escapes_nbytes = sink.escapes - escapes;
-  if (4 * lanes + words_nbytes + escapes_nbytes >= count) return 0;
-  for (int lane = 0; lane < lanes; ++lane) store16(out + 4 * lane, states[lane]), store16(out + 4 * lane + 2, states[lane] >> 16);
-  std::memcpy(out + 4 * lanes, sink.p, std::size_t(words_nbytes));
-  std::memcpy(out + 4 * lanes + words_nbytes, escapes, std::size_t(escapes_nbytes));
-  return 4 * lanes + words_nbytes + escapes_nbytes;
+  if (lanes / 8 + 1 + 4 * lanes + words_nbytes + escapes_nbytes >= count) return 0;
+  uint8_t* to = out + (lanes + 7) / 8;
+  std::memset(out, 0, std::size_t(to - out));
+  for (int lane = 0; lane < lanes; ++lane) {
+    const bool large = states[lane] >> 24;
+    out[lane / 8] |= uint8_t(large << lane % 8);
+    store16(to, states[lane]), store16(to + 2, states[lane] >> 16);
+    to += 3 + large;
+  }
+  std::memcpy(to, sink.p, std::size_t(words_nbytes));
+  std::memcpy(to + words_nbytes, escapes, std::size_t(escapes_nbytes));
+  return to + words_nbytes + escapes_nbytes - out;
 }
 
 // Hands out a string's symbols in order, some at a time.
@@ -237,13 +245,17 @@ template <int lanes>
 class Decoder {
  public:
   Decoder(const LaneTables& tables, const uint8_t* data, int64_t nbytes, int64_t count)
-      : tables_(tables), source_{data + 4 * lanes, data + nbytes, tables.known}, left_(count) {
-    source_.good = nbytes >= 4 * lanes;
-    if (!source_.good) return;
-    for (int lane = 0; lane < lanes; ++lane) {
-      states_[lane] = load16(data + 4 * lane) | load16(data + 4 * lane + 2) << 16;
-      source_.good = source_.good && states_[lane] >= lane_low;
+      : tables_(tables), source_{data + (lanes + 7) / 8, data + nbytes, tables.known}, left_(count - 2 * lanes) {
+    source_.good = left_ >= 0 && nbytes >= (lanes + 7) / 8;
+    for (int lane = 0; lane < lanes && source_.good; ++lane) {
+      const int size = 3 + (data[lane / 8] >> lane % 8 & 1);
+      source_.good = source_.end - source_.p >= size;
+      if (!source_.good) return;
+      states_[lane] = load16(source_.p) | uint32_t(source_.p[2]) << 16 | (size == 4 ? uint32_t(source_.p[3]) << 24 : 0);
+      source_.good = states_[lane] >= (size == 4 ? 1u << 24 : lane_low);
+      source_.p += size;
     }
+    if (lanes % 8 && data[lanes / 8] >> lanes % 8) source_.good = false;
   }
 
   // The next n, at most block_size; zeros where the string is bad.
@@ -256,11 +268,7 @@ class Decoder {
 
   bool good() const { return source_.good; }
 
-  bool done() const {
-    bool same = source_.good && source_.p == source_.end;
-    for (int lane = 0; lane < lanes; ++lane) same = same && states_[lane] == lane_low;
-    return same;
-  }
+  bool done() const { return source_.good && source_.p == source_.end; }
 
  private:
   static constexpr int chunk = 4096;
@@ -271,8 +279,15 @@ class Decoder {
     const int n = int(std::min<int64_t>(chunk, left_)), rows = n / lanes;
     if (source_.good) Rows<lanes>::decode(tables_, source_, rows, states_, buffer_ + stop_);
     if (source_.good && n % lanes) decode_lanes(tables_, source_, n % lanes, states_, buffer_ + stop_ + rows * lanes);
-    if (!source_.good) std::memset(buffer_, 0, sizeof buffer_);
     stop_ += n, left_ -= n;
+    if (left_ == 0) {
+      for (int lane = 0; lane < lanes; ++lane) {
+        store16(buffer_ + stop_, states_[lane]);
+        source_.good = source_.good && states_[lane] >> 16 == 1 && tables_.known[buffer_[stop_]] && tables_.known[buffer_[stop_ + 1]];
+        stop_ += 2;
+      }
+    }
+    if (!source_.good) std::memset(buffer_, 0, sizeof buffer_);
   }
 
   const LaneTables& tables_;
@@ -280,7 +295,7 @@ class Decoder {
   int64_t left_;
   uint32_t states_[lanes];
   int at_ = 0, stop_ = 0;
-  alignas(64) uint8_t buffer_[chunk + 2 * block_size] = {};
+  alignas(64) uint8_t buffer_[chunk + 4 * block_size] = {};
 };
 
 Outcome encode(const MapView& map, const LaneTables& tables, int64_t stripe, uint8_t* out) {

@@ -25,7 +25,7 @@ struct LaneTables {
   LaneStep steps[256];            // by symbol; a rare one's are the escape's
   std::uint8_t planes[4][256];    // by symbol: start << 16 | frequency, byte by byte
   std::uint8_t known[256];        // 1: a symbol of the codec; 2: a rare one
-  std::vector<std::uint32_t> slots;  // (frequency - 1) << 20 | (slot - start) << 8 | symbol
+  std::vector<std::uint32_t> slots;  // frequency << 20 | (slot - start) << 8 | symbol
 };
 
 // frequencies: of every symbol, 0 where it is rare; with `escape` they sum to 2^bits. False where they do not.

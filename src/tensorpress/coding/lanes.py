@@ -50,13 +50,13 @@ class LaneTables:
     def from_counts(cls, counts: ArrayLike, bits: int) -> LaneTables:
         """From how often each symbol was seen. No float takes part.
 
-        A symbol is rare where its byte costs less than the slot that it takes from all others: below a third of a slot.
+        A symbol is rare where its byte costs less than the slot that it takes from all others: below a quarter of a slot.
         """
         seen = np.asarray(counts, np.int64)
         if not seen.any():
             seen = np.ones_like(seen)
         total = int(seen.sum())
-        rare = np.array([3 * int(n) << bits < total for n in seen])
+        rare = np.array([4 * int(n) << bits < total for n in seen])
         if not rare.any():
             return cls(tuple(Tables.from_counts(seen, bits).frequencies[0].tolist()), 0, bits)
         kept = Tables.from_counts(np.concatenate([[int(seen[rare].sum())], seen[~rare]]), bits).frequencies[0]
@@ -109,44 +109,60 @@ class LaneTables:
 def encode(symbols: Bytes, tables: LaneTables) -> bytes:
     """A vector of symbols as one string, never longer than they are."""
     lanes, bits = lanes_of(symbols.size), tables.bits
+    if symbols.size < 2 * lanes:
+        return symbols.tobytes()
+    coded = symbols[: symbols.size - 2 * lanes]
     starts, known = tables.starts(), np.array(tables.frequencies, np.int64)
     widths = np.where(known > 0, known, max(tables.escape, 1))
-    states = np.full(lanes, LOW, np.int64)
+    states = LOW | symbols[coded.size :].copy().view("<u2").astype(np.int64)
     words: list[NDArray[np.int64]] = []
-    for at in reversed(range(0, symbols.size, lanes)):
-        row = symbols[at : at + lanes]
+    for at in reversed(range(0, coded.size, lanes)):
+        row = coded[at : at + lanes]
         x, f = states[: row.size], widths[row]
         full = x >> 32 - bits >= f
         words.append(x[full] & 0xFFFF)
         x = np.where(full, x >> 16, x)
         states[: row.size] = (x // f << bits) + x % f + starts[row]
-    rare = symbols[known[symbols] == 0][::-1]
-    coded = states.astype("<u4").tobytes() + b"".join(w.astype("<u2").tobytes() for w in reversed(words)) + rare.tobytes()
-    return coded if len(coded) < symbols.size else symbols.tobytes()
+    large = states >> 24 > 0
+    head = np.packbits(large, bitorder="little").tobytes() + b"".join(int(x).to_bytes(3 + int(n), "little") for x, n in zip(states, large))
+    rest = b"".join(w.astype("<u2").tobytes() for w in reversed(words)) + coded[known[coded] == 0][::-1].tobytes()
+    longest = lanes // 8 + 1 + 4 * lanes  # what the head is taken for, so that an encoder can tell before it writes
+    return head + rest if longest + len(rest) < symbols.size else symbols.tobytes()
+
+
+def first_states(data: Buffer, lanes: int) -> tuple[NDArray[np.int64], int]:
+    """The decoder's first states, and the byte after them."""
+    at, states = -(-lanes // 8), np.zeros(lanes, np.int64)
+    for lane in range(lanes):
+        nbytes = 3 + (data[lane // 8] >> lane % 8 & 1) if at <= len(data) else 3
+        if at + nbytes > len(data):
+            raise StreamError(f"rANS data of {len(data)} bytes is cut within its states")
+        states[lane] = int.from_bytes(data[at : at + nbytes], "little")
+        if states[lane] < (1 << 24 if nbytes == 4 else LOW):
+            raise StreamError(f"the rANS state of lane {lane} is too small")
+        at += nbytes
+    if lanes % 8 and data[lanes // 8] >> lanes % 8:
+        raise StreamError("padding bits are not zero")
+    return states, at
 
 
 def decode(data: Buffer, count: int, tables: LaneTables) -> Bytes:
     """The `count` symbols of a string. `data` may be hostile: StreamError."""
     known, escape = np.array(tables.frequencies, np.int64), tables.escape
-    if len(data) > count:
-        raise StreamError(f"a string of {count} symbols has {len(data)} bytes")
-    if len(data) == count:
-        plain = np.frombuffer(data, np.uint8)
-        if (plain >= known.size).any():
-            raise StreamError(f"symbol {int(plain.max())} of {known.size}")
-        return plain.copy()
-    lanes, bits = lanes_of(count), tables.bits
-    at, end = 4 * lanes, len(data)
-    if end < at:
-        raise StreamError(f"rANS data of {end} bytes is cut: its states take {at}")
-    states = np.frombuffer(data, "<u4", lanes).astype(np.int64)
-    if (states < LOW).any():
-        raise StreamError("a rANS state is below 2^16")
+    symbols, lanes, bits, end = np.empty(count, np.uint8), lanes_of(count), tables.bits, len(data)
+    if end == count:
+        symbols[:] = np.frombuffer(data, np.uint8)
+        if (symbols >= known.size).any():
+            raise StreamError(f"symbol {int(symbols.max())} of {known.size}")
+        return symbols
+    if end > count or count < 2 * lanes:
+        raise StreamError(f"a string of {count} symbols has {end} bytes")
+    states, at = first_states(data, lanes)
     owner = np.repeat(np.arange(-1, known.size), np.concatenate([[escape], known]))
     starts, widths = np.append(tables.starts(), 0), np.append(known, escape)  # -1, the escape, is the last
-    symbols = np.empty(count, np.uint8)
-    for first in range(0, count, lanes):
-        row = symbols[first : first + lanes]
+    coded, last = symbols[: count - 2 * lanes], symbols[count - 2 * lanes :]
+    for first in range(0, coded.size, lanes):
+        row = coded[first : first + lanes]
         x = states[: row.size]
         slot = x & (1 << bits) - 1
         symbol = owner[slot]
@@ -162,6 +178,9 @@ def decode(data: Buffer, count: int, tables: LaneTables) -> Bytes:
             raise StreamError("a symbol that is escaped is not rare")
         row[rare] = escaped
         end -= rare.size
-    if at != end or (states != LOW).any():
-        raise StreamError(f"rANS words end at {at}, escapes at {end}; a lane does not end in its first state, or bytes are left")
+    if at != end or (states >> 16 != 1).any():
+        raise StreamError(f"rANS words end at {at}, escapes at {end}, or a lane does not end in its first state")
+    last[:] = (states & 0xFFFF).astype("<u2").view(np.uint8)
+    if (last >= known.size).any():
+        raise StreamError(f"symbol {int(last.max())} of {known.size}")
     return symbols
