@@ -115,14 +115,15 @@ class SpanTable {
   __m512i t_[4][4];
 };
 
-template <>
-struct Rows<wide_lanes> {
-  static constexpr int parts = wide_lanes / 16;
+template <int lanes>
+  requires(lanes % 16 == 0)
+struct Rows<lanes> {
+  static constexpr int parts = lanes / 16;
 
   static bool encode(const LaneTables& tables, const uint8_t* symbols, int64_t rows, uint32_t* states, Sink& sink) {
-    if (rows % 2) {  // two rows are one register of symbols
-      if (sink.p - sink.floor < 2 * wide_lanes) return false;
-      encode_lanes(tables, symbols + --rows * wide_lanes, wide_lanes, states, sink);
+    if (rows % (block_size / lanes)) {  // a register of symbols is one row or two
+      if (sink.p - sink.floor < 2 * lanes) return false;
+      encode_lanes(tables, symbols + --rows * lanes, lanes, states, sink);
     }
     __m512i x[parts];
     for (int k = 0; k < parts; ++k) x[k] = _mm512_loadu_si512(states + 16 * k);
@@ -133,7 +134,7 @@ struct Rows<wide_lanes> {
     const bool escaping = tables.escape;
     constexpr int down = _MM_FROUND_TO_ZERO | _MM_FROUND_NO_EXC;
     uint8_t *p = sink.p, *escapes = sink.escapes;
-    for (int64_t at = (rows - 2) * wide_lanes; at >= 0; at -= block_size) {
+    for (int64_t at = rows * lanes - block_size; at >= 0; at -= block_size) {
       if (p - sink.floor < 2 * block_size) return false;
       __m512i spans[4];
       span_of(_mm512_loadu_si512(symbols + at), spans);
@@ -178,11 +179,11 @@ struct Rows<wide_lanes> {
     const uint8_t* p = source.p;
     for (int64_t row = 0; row < rows; ++row) {
       uint64_t escapes = 0;
-      const bool plenty = source.end - p >= 2 * wide_lanes;
+      const bool plenty = source.end - p >= 2 * lanes;
       for (int k = 0; k < parts; ++k) {
         const __m512i at = _mm512_and_si512(x[k], mask), slot = _mm512_i32gather_epi32(at, slots, 4);
         escapes |= uint64_t{_mm512_cmplt_epu32_mask(at, escape)} << 16 * k;
-        _mm_storeu_si128(reinterpret_cast<__m128i*>(out + row * wide_lanes + 16 * k), _mm512_cvtepi32_epi8(slot));
+        _mm_storeu_si128(reinterpret_cast<__m128i*>(out + row * lanes + 16 * k), _mm512_cvtepi32_epi8(slot));
         const __m512i frequency = _mm512_srli_epi32(slot, 20);
         const __m512i y = _mm512_add_epi32(_mm512_mullo_epi32(frequency, _mm512_srlv_epi32(x[k], bits)), _mm512_and_si512(_mm512_srli_epi32(slot, 8), offset));
         const __mmask16 small = _mm512_cmplt_epu32_mask(y, low);
@@ -203,7 +204,7 @@ struct Rows<wide_lanes> {
       }
       if (escapes) [[unlikely]] {
         source.p = p;
-        take_escapes(escapes, out + row * wide_lanes, source);
+        take_escapes(escapes, out + row * lanes, source);
         if (!source.good) return;
       }
     }
@@ -213,6 +214,42 @@ struct Rows<wide_lanes> {
 };
 
 #endif
+
+// The decoder's first states: 4 bits for each, its length less 17; then its bits but the highest. Returns the end.
+template <int lanes>
+uint8_t* put_states(const uint32_t* states, uint8_t* out) {
+  uint8_t* to = out + lanes / 2;
+  uint64_t held = 0;
+  int fill = 0;
+  for (int lane = 0; lane < lanes; ++lane) {
+    const int size = 15 - std::countl_zero(states[lane]);
+    if (lane % 2) out[lane / 2] |= uint8_t(size << 4);
+    else out[lane / 2] = uint8_t(size);
+    held |= uint64_t{states[lane] ^ 1u << (size + 16)} << fill;
+    for (fill += size + 16; fill >= 8; fill -= 8, held >>= 8) *to++ = uint8_t(held);
+  }
+  if (fill) *to++ = uint8_t(held);
+  return to;
+}
+
+// Where they end; null where they are cut or the last bits are not zero.
+template <int lanes>
+const uint8_t* take_states(const uint8_t* data, const uint8_t* end, uint32_t* states) {
+  const uint8_t* p = data + lanes / 2;
+  uint64_t held = 0;
+  int fill = 0;
+  for (int lane = 0; lane < lanes; ++lane) {
+    if (p > end) return nullptr;
+    const int size = 16 + (data[lane / 2] >> lane % 2 * 4 & 15);
+    for (; fill < size; fill += 8) {
+      if (p == end) return nullptr;
+      held |= uint64_t{*p++} << fill;
+    }
+    states[lane] = uint32_t(held & ((1u << size) - 1)) | 1u << size;
+    held >>= size, fill -= size;
+  }
+  return held ? nullptr : p;
+}
 
 // Writes a string of fewer than `count` bytes, or none: returns 0.
 template <int lanes>
@@ -226,15 +263,8 @@ int64_t encode_string(const LaneTables& tables, const uint8_t* symbols, int64_t 
   encode_lanes(tables, symbols + rows * lanes, int(coded % lanes), states, sink);
   if (!Rows<lanes>::encode(tables, symbols, rows, states, sink)) return 0;
   const int64_t words_nbytes = end - sink.p, escapes_nbytes = sink.escapes - escapes;
-  if (lanes / 8 + 1 + 4 * lanes + words_nbytes + escapes_nbytes >= count) return 0;
-  uint8_t* to = out + (lanes + 7) / 8;
-  std::memset(out, 0, std::size_t(to - out));
-  for (int lane = 0; lane < lanes; ++lane) {
-    const bool large = states[lane] >> 24;
-    out[lane / 8] |= uint8_t(large << lane % 8);
-    store16(to, states[lane]), store16(to + 2, states[lane] >> 16);
-    to += 3 + large;
-  }
+  if (lanes / 2 + 4 * lanes + words_nbytes + escapes_nbytes >= count) return 0;
+  uint8_t* const to = put_states<lanes>(states, out);
   std::memcpy(to, sink.p, std::size_t(words_nbytes));
   std::memcpy(to + words_nbytes, escapes, std::size_t(escapes_nbytes));
   return to + words_nbytes + escapes_nbytes - out;
@@ -245,17 +275,10 @@ template <int lanes>
 class Decoder {
  public:
   Decoder(const LaneTables& tables, const uint8_t* data, int64_t nbytes, int64_t count)
-      : tables_(tables), source_{data + (lanes + 7) / 8, data + nbytes, tables.known}, left_(count - 2 * lanes) {
-    source_.good = left_ >= 0 && nbytes >= (lanes + 7) / 8;
-    for (int lane = 0; lane < lanes && source_.good; ++lane) {
-      const int size = 3 + (data[lane / 8] >> lane % 8 & 1);
-      source_.good = source_.end - source_.p >= size;
-      if (!source_.good) return;
-      states_[lane] = load16(source_.p) | uint32_t(source_.p[2]) << 16 | (size == 4 ? uint32_t(source_.p[3]) << 24 : 0);
-      source_.good = states_[lane] >= (size == 4 ? 1u << 24 : lane_low);
-      source_.p += size;
-    }
-    if (lanes % 8 && data[lanes / 8] >> lanes % 8) source_.good = false;
+      : tables_(tables), source_{data, data + nbytes, tables.known}, left_(count - 2 * lanes) {
+    if (left_ >= 0) source_.p = take_states<lanes>(data, data + nbytes, states_);
+    source_.good = left_ >= 0 && source_.p;
+    for (std::size_t k = 0; k < tables.slots.size(); k += 16) __builtin_prefetch(&tables.slots[k]);  // no gather shall wait for them one by one
   }
 
   // The next n, at most block_size; zeros where the string is bad.
@@ -271,7 +294,7 @@ class Decoder {
   bool done() const { return source_.good && source_.p == source_.end; }
 
  private:
-  static constexpr int chunk = 4096;
+  static constexpr int chunk = 512;
 
   void fill() {
     std::memmove(buffer_, buffer_ + at_, std::size_t(stop_ - at_));
@@ -295,7 +318,7 @@ class Decoder {
   int64_t left_;
   uint32_t states_[lanes];
   int at_ = 0, stop_ = 0;
-  alignas(64) uint8_t buffer_[chunk + 4 * block_size] = {};
+  alignas(64) uint8_t buffer_[chunk + block_size + 2 * lanes + block_size] = {};
 };
 
 Outcome encode(const MapView& map, const LaneTables& tables, int64_t stripe, uint8_t* out) {
@@ -324,8 +347,8 @@ Outcome encode(const MapView& map, const LaneTables& tables, int64_t stripe, uin
     result.at = first_not_finite(map, stripe, result.at);
     return result;
   }
-  result.nbytes = count < wide_values ? encode_string<narrow_lanes>(tables, symbols, count, symbols + room, symbols + 2 * room, out)
-                                      : encode_string<wide_lanes>(tables, symbols, count, symbols + room, symbols + 2 * room, out);
+  const auto string = count < some_values ? encode_string<few_lanes> : count < many_values ? encode_string<some_lanes> : encode_string<many_lanes>;
+  result.nbytes = string(tables, symbols, count, symbols + room, symbols + 2 * room, out);
   if (!result.nbytes) {
     std::memcpy(out, symbols, std::size_t(count));
     result.nbytes = count;
@@ -366,8 +389,10 @@ Outcome decode(const uint8_t* data, int64_t nbytes, const MapView& map, const La
         return block;
       });
   } else if (good) {
-    good = runs.values < wide_values ? decode_string<narrow_lanes>(data, nbytes, map, runs, tables)
-                                     : decode_string<wide_lanes>(data, nbytes, map, runs, tables);
+    const auto string = runs.values < some_values   ? decode_string<few_lanes>
+                        : runs.values < many_values ? decode_string<some_lanes>
+                                                    : decode_string<many_lanes>;
+    good = string(data, nbytes, map, runs, tables);
   }
   if (!good) result.fault = Fault::length_wrong;
   return result;

@@ -1,4 +1,4 @@
-// The codec `uniform_rans`: a stripe's symbols as static rANS in 32 lanes side by side, symbol i in lane i % 32. FORMAT.md, section 9.
+// The codec `uniform_rans`: a stripe's symbols as static rANS in lanes side by side, symbol i in lane i % lanes. FORMAT.md, section 9.
 // Rare symbols share one interval, the escape, and stand as bytes of their own. The slow twin is blocks/laned_stage.py.
 #pragma once
 #include <cstdint>
@@ -9,8 +9,9 @@
 
 namespace tensorpress {
 
-constexpr int wide_lanes = 32, narrow_lanes = 4;      // narrow: below wide_values symbols, where states would weigh too much
-constexpr std::int64_t wide_values = 4096;
+// Many lanes keep wide registers busy; each costs a stripe two bytes.
+constexpr std::int64_t some_values = 1 << 12, many_values = 3 << 14;
+constexpr int few_lanes = 4, some_lanes = 32, many_lanes = 64;  // below some_values symbols, below many_values, and from there on
 constexpr std::uint32_t lane_low = 1u << 16;          // states lie in [2^16, 2^32); they begin with this one
 
 struct LaneStep {  // x -> x + start + (x / frequency) * (2^bits - frequency), the division by a multiplication

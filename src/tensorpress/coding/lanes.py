@@ -1,4 +1,4 @@
-"""Static rANS with its lanes side by side: row after row of 32 symbols, one to a lane, as wide registers take them.
+"""Static rANS with its lanes side by side: row after row of symbols, one to a lane, as wide registers take them.
 
 Symbols that are too rare for a slot share an interval, the escape, and stand as bytes of their own at the end, the last one
 first. A string of as many bytes as symbols is the symbols. The native twin is native/src/rans_lanes_body.cpp.
@@ -16,13 +16,13 @@ from tensorpress.core.binary import Buffer, read_varint, varint
 from tensorpress.core.errors import InputError, StreamError
 
 LOW = 1 << 16
-NARROW, WIDE, WIDE_VALUES = 4, 32, 4096  # lanes, and the number of symbols from which there are many
+LANES = ((3 << 14, 64), (1 << 12, 32), (0, 4))  # from so many symbols on, so many lanes: each costs two bytes, and makes wide registers faster
 
 Bytes = NDArray[np.uint8]
 
 
 def lanes_of(count: int) -> int:
-    return WIDE if count >= WIDE_VALUES else NARROW
+    return next(lanes for least, lanes in LANES if count >= least)
 
 
 @dataclass(frozen=True)
@@ -50,13 +50,13 @@ class LaneTables:
     def from_counts(cls, counts: ArrayLike, bits: int) -> LaneTables:
         """From how often each symbol was seen. No float takes part.
 
-        A symbol is rare where its byte costs less than the slot that it takes from all others: below a quarter of a slot.
+        A symbol is rare where its byte costs less than the slot that it takes from all others: below a sixth of a slot.
         """
         seen = np.asarray(counts, np.int64)
         if not seen.any():
             seen = np.ones_like(seen)
         total = int(seen.sum())
-        rare = np.array([4 * int(n) << bits < total for n in seen])
+        rare = np.array([6 * int(n) << bits < total for n in seen])
         if not rare.any():
             return cls(tuple(Tables.from_counts(seen, bits).frequencies[0].tolist()), 0, bits)
         kept = Tables.from_counts(np.concatenate([[int(seen[rare].sum())], seen[~rare]]), bits).frequencies[0]
@@ -123,27 +123,35 @@ def encode(symbols: Bytes, tables: LaneTables) -> bytes:
         words.append(x[full] & 0xFFFF)
         x = np.where(full, x >> 16, x)
         states[: row.size] = (x // f << bits) + x % f + starts[row]
-    large = states >> 24 > 0
-    head = np.packbits(large, bitorder="little").tobytes() + b"".join(int(x).to_bytes(3 + int(n), "little") for x, n in zip(states, large))
     rest = b"".join(w.astype("<u2").tobytes() for w in reversed(words)) + coded[known[coded] == 0][::-1].tobytes()
-    longest = lanes // 8 + 1 + 4 * lanes  # what the head is taken for, so that an encoder can tell before it writes
-    return head + rest if longest + len(rest) < symbols.size else symbols.tobytes()
+    longest = lanes // 2 + 4 * lanes  # of the states
+    return states_bytes(states.tolist()) + rest if longest + len(rest) < symbols.size else symbols.tobytes()
+
+
+def states_bytes(states: list[int]) -> bytes:
+    """4 bits for each state, its length less 17; then its bits but the highest, from the least significant; zero bits up to a byte."""
+    sizes = [x.bit_length() - 17 for x in states]
+    held, fill = 0, 0
+    for x, size in zip(states, sizes):
+        held |= (x ^ 1 << size + 16) << fill
+        fill += size + 16
+    return bytes(a | b << 4 for a, b in zip(sizes[::2], sizes[1::2])) + held.to_bytes(-(-fill // 8), "little")
 
 
 def first_states(data: Buffer, lanes: int) -> tuple[NDArray[np.int64], int]:
-    """The decoder's first states, and the byte after them."""
-    at, states = -(-lanes // 8), np.zeros(lanes, np.int64)
-    for lane in range(lanes):
-        nbytes = 3 + (data[lane // 8] >> lane % 8 & 1) if at <= len(data) else 3
-        if at + nbytes > len(data):
-            raise StreamError(f"rANS data of {len(data)} bytes is cut within its states")
-        states[lane] = int.from_bytes(data[at : at + nbytes], "little")
-        if states[lane] < (1 << 24 if nbytes == 4 else LOW):
-            raise StreamError(f"the rANS state of lane {lane} is too small")
-        at += nbytes
-    if lanes % 8 and data[lanes // 8] >> lanes % 8:
+    """The decoder's first states, and the byte after them. StreamError where they are cut or padding bits are set."""
+    at = lanes // 2
+    sizes = [16 + (data[lane // 2] >> lane % 2 * 4 & 15) for lane in range(lanes)] if len(data) >= at else []
+    end = at - (-sum(sizes) // 8)
+    if not sizes or end > len(data):
+        raise StreamError(f"rANS data of {len(data)} bytes is cut within its states")
+    held, states = int.from_bytes(data[at:end], "little"), []
+    for size in sizes:
+        states.append(held & (1 << size) - 1 | 1 << size)
+        held >>= size
+    if held:
         raise StreamError("padding bits are not zero")
-    return states, at
+    return np.array(states, np.int64), end
 
 
 def decode(data: Buffer, count: int, tables: LaneTables) -> Bytes:
