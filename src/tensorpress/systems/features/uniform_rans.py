@@ -1,7 +1,7 @@
 """Clipped uniform levels and static rANS: the plain baseline that any other claim must be judged against.
 
     x -> * 1/step, round, clamp to [-zero point, levels - 1 - zero point] -> symbols -> rANS, one table a layer
-         (clip of least squared error on the fit samples)                              (order 0, 32 lanes, 8 rows a string)
+         (clip of least squared error on the fit samples)                               (order 0, up to 64 lanes, 8 rows a string)
 
 Any number of levels from 2 to 256, the same for all layers of a network: `levels` is the one quality parameter.
 Clip search after Banner, Nahshan, Soudry: Post training 4-bit quantization (ACIQ), NeurIPS 2019, by search instead of
