@@ -114,7 +114,7 @@ void bind_maps(nb::module_& m) {
         LaneTables tables{};
         tables.bytes = tables_of(zero, word_of, level_of);
         if (!lane_tables(frequencies.data(), int(std::min<std::size_t>(frequencies.size(), 257)), escape, bits, tables))
-          throw std::invalid_argument("the frequencies of 2 to 256 symbols and of the escape do not sum to 2^10 to 2^12");
+          throw std::invalid_argument("the frequencies of 2 to 256 symbols and of the escape do not sum to 2^11 or 2^12");
         for (const std::uint8_t word : tables.bytes.word_of)
           if (!tables.known[word]) throw std::invalid_argument("a level has a symbol that has no frequency");
         new (self) LanedRans(std::move(tables));

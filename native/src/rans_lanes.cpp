@@ -8,7 +8,7 @@
 namespace tensorpress {
 
 bool lane_tables(const std::uint32_t* frequencies, int symbols, std::uint32_t escape, int bits, LaneTables& tables) {
-  if (bits < 10 || bits > 12 || symbols < 2 || symbols > 256) return false;
+  if (bits < 11 || bits > 12 || symbols < 2 || symbols > 256) return false;
   const std::uint32_t total = 1u << bits;
   tables.bits = bits, tables.escape = escape;
   tables.slots.assign(total, 0);
@@ -28,7 +28,7 @@ bool lane_tables(const std::uint32_t* frequencies, int symbols, std::uint32_t es
     if (s < symbols && !frequency && !escape) return false;
     tables.known[s] = s >= symbols ? 0 : frequency ? 1 : 2;
     tables.steps[s] = frequency ? step(start, frequency) : step(0, std::max(escape, 1u));
-    const std::uint32_t span = tables.steps[s].start << 16 | tables.steps[s].frequency;
+    const std::uint32_t span = tables.spans[s] = tables.steps[s].start << 16 | tables.steps[s].frequency;
     for (int plane = 0; plane < 4; ++plane) tables.planes[plane][s] = std::uint8_t(span >> 8 * plane);
     if (!place(frequency, std::uint32_t(s))) return false;
   }

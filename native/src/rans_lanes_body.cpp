@@ -142,7 +142,7 @@ struct Rows<lanes> {
       for (int k = 3; k >= 0; --k) {
         __m512i& state = x[k % parts];
         const __m512i frequency = _mm512_and_si512(spans[k], low), start = _mm512_srli_epi32(spans[k], 16);
-        // 1 / f, rounded down, and a product rounded down: the quotient is right or one too small, as it has at most 22 bits
+        // 1 / f, rounded down, and a product rounded down: the quotient is right or one too small, as it has at most 21 bits
         const __m512 inverse = _mm512_div_round_ps(one, _mm512_cvtepi32_ps(frequency), down);
         const __mmask16 full = _mm512_cmpge_epu32_mask(_mm512_srlv_epi32(state, shift), frequency);
         const int count = std::popcount(unsigned(full));
@@ -210,6 +210,106 @@ struct Rows<lanes> {
     }
     source.p = p;
     for (int k = 0; k < parts; ++k) _mm512_storeu_si512(states + 16 * k, x[k]);
+  }
+};
+
+#elif defined(__AVX2__)
+
+// For each set of eight lanes, byte by byte: which word a lane takes; and the lanes that give a word, those to the right end.
+struct Places {
+  uint64_t taking[256], giving[256];
+  constexpr Places() : taking(), giving() {
+    for (int set = 0; set < 256; ++set) {
+      int word = 0, place = 8 - std::popcount(unsigned(set));
+      for (int lane = 0; lane < 8; ++lane)
+        if (set >> lane & 1) taking[set] |= uint64_t(word++) << 8 * lane, giving[set] |= uint64_t(lane) << 8 * place++;
+    }
+  }
+};
+constexpr Places places;
+
+inline __m256i wide(uint64_t bytes) { return _mm256_cvtepu8_epi32(_mm_cvtsi64_si128(int64_t(bytes))); }
+
+template <int lanes>
+  requires(lanes % 16 == 0)
+struct Rows<lanes> {
+  static constexpr int parts = lanes / 8;
+
+  static bool encode(const LaneTables& tables, const uint8_t* symbols, int64_t rows, uint32_t* states, Sink& sink) {
+    __m256i x[parts];
+    for (int k = 0; k < parts; ++k) x[k] = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(states + 8 * k));
+    const __m256i shift = _mm256_set1_epi32(32 - tables.bits), bits = _mm256_set1_epi32(tables.bits), total = _mm256_set1_epi32(1 << tables.bits);
+    const __m256i low = _mm256_set1_epi32(0xFFFF), one = _mm256_set1_epi32(1), none = _mm256_setzero_si256();
+    const __m256 two = _mm256_set1_ps(2);
+    const bool escaping = tables.escape;
+    uint8_t *p = sink.p, *escapes = sink.escapes;
+    for (int64_t row = rows - 1; row >= 0; --row) {
+      if (p - sink.floor < 2 * lanes) return false;
+      const uint8_t* const from = symbols + row * lanes;
+#pragma GCC unroll 8
+      for (int k = parts - 1; k >= 0; --k) {
+        const __m256i symbol = _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from + 8 * k)));
+        const __m256i span = _mm256_i32gather_epi32(reinterpret_cast<const int*>(tables.spans), symbol, 4);
+        const __m256i frequency = _mm256_and_si256(span, low), start = _mm256_srli_epi32(span, 16);
+        const __m256 inverse = _mm256_div_ps(two, _mm256_cvtepi32_ps(frequency));
+        const __m256i stays = _mm256_cmpgt_epi32(frequency, _mm256_srlv_epi32(x[k], shift));  // both below 2^12
+        const unsigned full = unsigned(_mm256_movemask_ps(_mm256_castsi256_ps(stays))) ^ 0xFF;
+        const __m256i words = _mm256_permutevar8x32_epi32(_mm256_and_si256(x[k], low), wide(places.giving[full]));
+        _mm_storeu_si128(reinterpret_cast<__m128i*>(p - 16), _mm_packus_epi32(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1)));
+        p -= 2 * std::popcount(full);
+        const __m256i y = _mm256_blendv_epi8(_mm256_srli_epi32(x[k], 16), x[k], stays);
+        // half of y is a signed number; the quotient, of at most 21 bits, is one too large or too small at worst
+        const __m256i quotient = _mm256_cvttps_epi32(_mm256_mul_ps(_mm256_cvtepi32_ps(_mm256_srli_epi32(y, 1)), inverse));
+        const __m256i rest = _mm256_sub_epi32(y, _mm256_mullo_epi32(quotient, frequency));
+        const __m256i above = _mm256_cmpgt_epi32(rest, _mm256_sub_epi32(frequency, one)), below = _mm256_cmpgt_epi32(none, rest);
+        const __m256i sum = _mm256_add_epi32(_mm256_add_epi32(_mm256_sllv_epi32(quotient, bits), start), rest);
+        const __m256i carry = _mm256_sub_epi32(total, frequency);
+        x[k] = _mm256_sub_epi32(_mm256_add_epi32(sum, _mm256_and_si256(above, carry)), _mm256_and_si256(below, carry));
+        if (!escaping) continue;
+        for (unsigned rare = unsigned(_mm256_movemask_ps(_mm256_castsi256_ps(_mm256_cmpeq_epi32(start, none)))); rare;) [[unlikely]] {
+          const int lane = 31 - std::countl_zero(rare);
+          rare ^= 1u << lane;
+          *escapes++ = from[8 * k + lane];
+        }
+      }
+    }
+    for (int k = 0; k < parts; ++k) _mm256_storeu_si256(reinterpret_cast<__m256i*>(states + 8 * k), x[k]);
+    sink.p = p, sink.escapes = escapes;
+    return true;
+  }
+
+  static void decode(const LaneTables& tables, Source& source, int64_t rows, uint32_t* states, uint8_t* out) {
+    __m256i x[parts];
+    for (int k = 0; k < parts; ++k) x[k] = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(states + 8 * k));
+    const __m256i mask = _mm256_set1_epi32((1 << tables.bits) - 1), bits = _mm256_set1_epi32(tables.bits), offset = _mm256_set1_epi32(0xFFF);
+    const __m256i escape = _mm256_set1_epi32(int(tables.escape)), none = _mm256_setzero_si256();
+    const __m128i bytes = _mm_setr_epi8(0, 4, 8, 12, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1);
+    const int* const slots = reinterpret_cast<const int*>(tables.slots.data());
+    int64_t row = 0;
+    for (; row < rows && source.end - source.p >= 2 * lanes; ++row) {
+      uint64_t escapes = 0;
+      const uint8_t* p = source.p;
+#pragma GCC unroll 8
+      for (int k = 0; k < parts; ++k) {
+        const __m256i at = _mm256_and_si256(x[k], mask), slot = _mm256_i32gather_epi32(slots, at, 4);
+        escapes |= uint64_t{uint32_t(_mm256_movemask_ps(_mm256_castsi256_ps(_mm256_cmpgt_epi32(escape, at))))} << 8 * k;
+        const __m128i packed = _mm_unpacklo_epi32(_mm_shuffle_epi8(_mm256_castsi256_si128(slot), bytes), _mm_shuffle_epi8(_mm256_extracti128_si256(slot, 1), bytes));
+        _mm_storel_epi64(reinterpret_cast<__m128i*>(out + row * lanes + 8 * k), packed);
+        const __m256i product = _mm256_mullo_epi32(_mm256_srli_epi32(slot, 20), _mm256_srlv_epi32(x[k], bits));
+        const __m256i y = _mm256_add_epi32(product, _mm256_and_si256(_mm256_srli_epi32(slot, 8), offset));
+        const __m256i small = _mm256_cmpeq_epi32(_mm256_srli_epi32(y, 16), none);
+        const unsigned taking = unsigned(_mm256_movemask_ps(_mm256_castsi256_ps(small)));
+        const __m256i words = _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+        const __m256i word = _mm256_permutevar8x32_epi32(words, wide(places.taking[taking]));
+        x[k] = _mm256_blendv_epi8(y, _mm256_or_si256(_mm256_slli_epi32(y, 16), word), small);
+        p += 2 * std::popcount(taking);
+      }
+      source.p = p;
+      if (escapes) [[unlikely]] take_escapes(escapes, out + row * lanes, source);
+      if (!source.good) return;
+    }
+    for (int k = 0; k < parts; ++k) _mm256_storeu_si256(reinterpret_cast<__m256i*>(states + 8 * k), x[k]);
+    for (; row < rows && source.good; ++row) decode_lanes(tables, source, lanes, states, out + row * lanes);
   }
 };
 

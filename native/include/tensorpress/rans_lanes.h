@@ -21,10 +21,11 @@ struct LaneStep {  // x -> x + start + (x / frequency) * (2^bits - frequency), t
 
 struct LaneTables {
   ByteTables bytes;               // word_of: level -> symbol
-  int bits;                       // 10 to 12
+  int bits;                       // 11 or 12: quotients of states have at most 21 bits, which floats hold
   std::uint32_t escape;           // frequency of the escape, whose interval begins at 0; 0: there is none
   LaneStep steps[256];            // by symbol; a rare one's are the escape's
-  std::uint8_t planes[4][256];    // by symbol: start << 16 | frequency, byte by byte
+  std::uint32_t spans[256];       // by symbol: start << 16 | frequency
+  std::uint8_t planes[4][256];    // and its bytes apart
   std::uint8_t known[256];        // 1: a symbol of the codec; 2: a rare one
   std::vector<std::uint32_t> slots;  // frequency << 20 | (slot - start) << 8 | symbol
 };

@@ -37,8 +37,8 @@ class LaneTables:
     bits: int
 
     def __post_init__(self) -> None:
-        if not 10 <= self.bits <= 12:
-            raise InputError(f"tables of {self.bits} bits: 10 to 12 are allowed")
+        if self.bits not in (11, 12):
+            raise InputError(f"tables of {self.bits} bits: 11 or 12 are allowed")
         if not 2 <= len(self.frequencies) <= 256:
             raise InputError(f"{len(self.frequencies)} symbols: 2 to 256 are allowed")
         if min(self.frequencies) < 0 or self.escape < 0 or sum(self.frequencies) + self.escape != 1 << self.bits:

@@ -43,7 +43,7 @@ CARD = Card(
 @dataclass(frozen=True)
 class Config:
     levels: int = 256  # of the quantiser, 2 to 256
-    table_bits: int = 12  # frequencies sum to 2^table_bits, 10 to 12
+    table_bits: int = 12  # frequencies sum to 2^table_bits, 11 or 12
     # fitted, where None
     step: float | None = None  # value of one level, a float32
     reciprocal: float | None = None  # float32 1 / step, stored so that every encoder multiplies by the same number
@@ -54,8 +54,8 @@ def build(config: Config, state: Mapping[str, bytes]) -> Codec:
     """A codec; unfitted where `config` has no step or `state` is empty. State: 'tables'."""
     if not isinstance(config.levels, int) or not 2 <= config.levels <= 256:
         raise InputError(f"levels = {config.levels!r}: 2 to 256 are allowed")
-    if not isinstance(config.table_bits, int) or not 10 <= config.table_bits <= 12:
-        raise InputError(f"table_bits = {config.table_bits!r}: 10 to 12 are allowed")
+    if not isinstance(config.table_bits, int) or not 11 <= config.table_bits <= 12:
+        raise InputError(f"table_bits = {config.table_bits!r}: 11 or 12 are allowed")
     if not state or config.step is None or config.reciprocal is None or config.zero_point is None:
         return Codec(CARD.id, config, Unfitted(CARD.id), refit=lambda samples: fit(config, samples))
     for name, value, low, high in (
