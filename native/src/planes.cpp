@@ -46,6 +46,14 @@ class BitsIn {
 
  private:
   void refill() {
+    if (end_ - p_ >= 8 && fill_ >= 0) {  // bits below `fill_` are those that come, and come again
+      std::uint64_t word = 0;
+      for (int i = 0; i < 8; ++i) word = word << 8 | p_[i];
+      held_ |= word >> fill_;
+      p_ += (63 - fill_) >> 3;
+      fill_ |= 56;
+      return;
+    }
     for (; fill_ >= 0 && fill_ <= 56 && p_ != end_; fill_ += 8) held_ |= std::uint64_t{*p_++} << (56 - fill_);
   }
   const std::uint8_t *p_, *end_;
