@@ -1,6 +1,7 @@
 # Every target works from a bare clone. The environment is .venv; stamps in it say what is installed, so nothing is installed twice.
 #   make demo PYTHON=python3.12    another interpreter        make test PYTEST_ARGS="-k demo"    some of the tests
 #   make bench QUICK=1 JSON=x.json a short run, as JSON too   CXX=clang++ make setup             another compiler
+#   make test EXTRAS=gpu           the GPU kernels as well: triton is 285 MB; no GPU is needed
 
 PYTHON ?= python3
 JOBS ?= 2
@@ -9,16 +10,19 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # Folders stand in the list as well: a file that was removed changes the date of its folder.
 SOURCES := pyproject.toml CMakeLists.txt $(shell find src native -name __pycache__ -prune -o -print)
 
-.PHONY: help setup demo test bench lint golden clean
+.PHONY: help setup demo test bench lint golden sizes instructions sanitize clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make demo    compress a small network's feature maps four ways and write demo-report.html"
 	@echo "make test    run the tests on the installed package"
 	@echo "make setup   only install: .venv/bin/tensorpress works afterwards"
-	@echo "make bench   measure speed and memory (QUICK=1: a short run; JSON=FILE: write the figures)"
+	@echo "make bench   measure speed and memory beside others (QUICK=1: within 5 minutes; JSON=FILE: write rows, facts, a page)"
 	@echo "make lint    ruff and mypy"
 	@echo "make golden  write the golden streams anew (their difference is to be reviewed)"
+	@echo "make sizes   write benchmarks/sizes.csv anew (its difference is to be reviewed)"
+	@echo "make instructions  write benchmarks/instructions.csv anew: callgrind's counts (likewise)"
+	@echo "make sanitize  native code under AddressSanitizer and UBSan: tests and damaged payloads (QUICK=1: some of them)"
 	@echo "make clean   remove .venv, the build and caches"
 
 setup: .venv/.with-demo
@@ -27,10 +31,10 @@ setup: .venv/.with-demo
 demo: .venv/.with-demo
 	@$(BIN)/tensorpress demo
 
-test: .venv/.with-test
+test: .venv/.with-test $(EXTRAS:%=.venv/.with-%)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(PYTEST_ARGS)
 
-bench: .venv/.with-demo .venv/.with-peers
+bench: .venv/.with-demo .venv/.with-peers .venv/.with-zfp
 	@$(BIN)/python benchmarks/run.py $(if $(QUICK),--quick) $(if $(JSON),--json $(JSON))
 
 lint: .venv/.with-lint
@@ -39,6 +43,15 @@ lint: .venv/.with-lint
 
 golden: .venv/.with-test
 	@$(BIN)/python tests/golden/make.py
+
+sizes: .venv/.with-test
+	@$(BIN)/python -m benchmarks.sizes
+
+instructions: .venv/.with-test
+	@$(BIN)/python -m benchmarks.instructions
+
+sanitize: .venv/.with-test
+	@$(BIN)/python scripts/sanitize.py $(if $(QUICK),--quick)
 
 clean:
 	@rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,333 +1,261 @@
-"""Speed and memory of every feature codec beside memcpy and peers, in one run on one core: `make bench [QUICK=1] [JSON=path]`.
+"""Every codec beside memcpy and the compressors that a Python user can install, on the same real 8-bit maps, in one run.
 
-Subjects are interleaved, round after round, so that a slow moment of the machine meets them all; figures are medians.
-Codecs take float32 maps and give them back, framing and checks included; memcpy and peers take the 8-bit maps they stand for.
+    python benchmarks/run.py --quick --json bench.json        rows in bench.json, facts and goals in bench.facts.json, bench.html to look at
+    python benchmarks/run.py --subjects zvc zstd-1 --parts speed       two subjects against memcpy, nothing else
+
+Maps are those of ResNet-50 and MobileNetV2 where TENSORPRESS_DATA names the folder of networks and pictures, else those of the
+packaged demo network. benchmarks/README.md says what is counted and how to add a subject.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
-import statistics
-import subprocess
 import sys
 import tempfile
 import time
-import zlib
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when numpy's and torch's thread pools start
-
-import numpy as np
-import torch
-from maps import Map, demo_maps, resnet50_maps
+import subjects
+from goals import goals
+from measure import Pace, speed
+from peers import PEERS
+from plot import write_page
+from process import Tell, apart, cores
 from rich.console import Console
-from rich.table import Table
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from subjects import OURS, Subject
+from tables import goal_table, growth_table, peak_table, speed_table
+from tensors import tall
 
-from tensorpress.blocks.levels import Levels, scale_and_zero
-from tensorpress.core import registry
-from tensorpress.core.codec import Codec
 from tensorpress.core.errors import TensorPressError
-from tensorpress.core.payload import Writer
-from tensorpress.core.stream import read_frame, write_frame
-from tensorpress.evaluate.machine import machine
+from tensorpress.evaluate.machine import checkout_commit, cpu_model, machine
 from tensorpress.planning.plan import write_atomically
 
-GOAL_SECONDS = 0.060  # dct_cm at a step of 4 levels, encode and decode of all maps of one ResNet-50 image
-GOAL_MEMORY = 2.0  # beside the map, in float bytes of it
-VISIBLE = 2 << 20  # bytes of the smallest map whose memory is measured: the kernel counts pages in batches
-STEP4 = "dct_cm, step 4"
+ROOT = Path(__file__).resolve().parents[1]
+PARTS = ("speed", "threads", "growth", "memory", "calls", "forward")
+LEAST = 64 << 20  # bytes of a sequence of maps
+FIRST = (*OURS, "zstd-1", "zstd-3", "zstd-19", "lz4", "blosc2-lz4")  # what has goals, what goals compare with, and quick ones: interleaved
+SHORT = 285.0  # seconds that a short run may take: a part that would not end by then is left out
+TALL, TALL_LIMIT = 1 << 20, 24 << 20  # bytes that each tensor exceeds on which threads are compared; and of all of them, about
 
 
-class Subject:
-    """`encode` all maps and return the bytes; `decode` them again. A round times both."""
-
-    def __init__(self, name: str, encode: Callable[[], int], decode: Callable[[], None] | None = None) -> None:
-        self.name, self.encode, self.decode = name, encode, decode
-        self.nbytes = 0
-        self.times: dict[str, list[float]] = {"encode": [], "decode": []} if decode else {"copy": []}
-
-    def round(self) -> None:
-        started = time.perf_counter()
-        self.nbytes = self.encode()
-        self.times["encode" if self.decode else "copy"].append(time.perf_counter() - started)
-        if self.decode is not None:
-            started = time.perf_counter()
-            self.decode()
-            self.times["decode"].append(time.perf_counter() - started)
+def pace_of(name: str, threads: int, quick: bool, rounds: int) -> Pace:
+    """How long a subject may take: what has goals has time, of the rest the slow ones show a part of the maps."""
+    if not quick:
+        return Pace(rounds, 60, 120) if name in FIRST else Pace(rounds, 20, 30)
+    return Pace(rounds, 5, 12 / threads) if name in FIRST else Pace(rounds, 2.5, 0.7)
 
 
-def copy_subject(levels: Sequence[np.ndarray]) -> Subject:
-    """numpy's copy of the 8-bit maps into memory that was touched before."""
-    copies = [np.zeros_like(x) for x in levels]
+def make_maps(network: str, nbytes: int, folder: Path, tell: Tell) -> dict[str, Path]:
+    """Files of a network's sequences: 'all' of its maps, and 'tall' ones."""
+    import maps
+    import torch
 
-    def copy() -> int:
-        for out, x in zip(copies, levels):
-            np.copyto(out, x)
-        return sum(x.nbytes for x in copies)
-
-    return Subject("memcpy", copy)
-
-
-def levels_of(x: Map) -> Levels:
-    scale, reciprocal, zero = scale_and_zero(float(x.min()), float(x.max()))
-    return Levels(scale, reciprocal, zero)
-
-
-def words_of(levels: Levels, x: Map) -> np.ndarray:
-    return np.ascontiguousarray(levels.encode(x, Writer(x.dtype, x.shape)).levels)
+    torch.set_num_threads(1)
+    data = Path(os.environ.get("TENSORPRESS_DATA", ""))
+    source = {"resnet50": lambda: maps.resnet50(data), "mobilenet_v2": lambda: maps.mobilenet_v2(data), "demo": maps.demo}[network]()
+    found = maps.tensors_of(source, nbytes, tell)
+    stacked = tall(found, f"{network}-tall", min(TALL, nbytes), min(TALL_LIMIT, nbytes))
+    files = {"all": folder / f"{network}-all.npz", "tall": folder / f"{network}-tall.npz"}
+    found.save(files["all"])
+    stacked.save(files["tall"])
+    return files
 
 
-def fitted(codec_id: str, options: dict[str, Any], x: Map) -> Codec:
-    """The codec for one map, on the range of that map wherever the codec counts in 8-bit levels."""
-    levels = levels_of(x)
-    ours = {"scale": levels.scale, "reciprocal": levels.reciprocal, "zero_point": levels.zero_point}
-    counts_levels = hasattr(registry.system(codec_id).Config, "scale")
-    return registry.build(codec_id, {**options, **(ours if counts_levels else {})}).fit([x])
+class Run:
+    """The parts of a benchmark, each in a fresh process, with a bar for each on the terminal."""
 
+    def __init__(self, wanted: argparse.Namespace, console: Console) -> None:
+        self.wanted, self.console = wanted, console
+        self.left_out: list[str] = []
+        for name in wanted.subjects or ():
+            if name not in (*subjects.names(), "memcpy"):
+                sys.exit(f"error: unknown subject {name!r}: {', '.join(subjects.names())}")
+        known = {name: found for name in subjects.names() if not wanted.subjects or name in wanted.subjects if (found := self.found(name))}
+        self.names = list(known)
+        self.main = [name for name in self.names if name in OURS]
+        self.side = [name for name in self.names if known[name].threads and (name in OURS or not known[name].ours or not wanted.quick)]
+        self.counts = [n for n in (1, 2) if n <= len(cores())]
+        self.rows: list[dict[str, Any]] = []
+        self.facts: dict[str, Any] = {"machine": machine(), "quick": wanted.quick, "networks": self.networks(), "left_out": self.left_out}
 
-def codec_subject(name: str, codec_id: str, options: dict[str, Any], maps: Sequence[Map]) -> Subject:
-    """A codec on its way to a plan-bound stream and back. AssertionError where what it measures would be wrong."""
-    codecs = [fitted(codec_id, options, x) for x in maps]
-    frames = [b""] * len(maps)
-    outs = [np.full_like(x, np.nan) for x in maps]
+    def found(self, name: str) -> Subject | None:
+        try:
+            return subjects.ready(name)
+        except ImportError as error:
+            self.left_out.append(f"{name}: left out, {error}; pip install {PEERS[name].package}")
+            return None
 
-    def encode() -> int:
-        for n, (codec, x) in enumerate(zip(codecs, maps)):
-            frames[n] = write_frame(codec.encode_payload(x), n, 1)
-        return sum(map(len, frames))
+    def networks(self) -> list[str]:
+        if not os.environ.get("TENSORPRESS_DATA"):
+            return ["demo"]
+        return ["resnet50"] if self.wanted.quick else ["resnet50", "mobilenet_v2"]
 
-    def decode() -> None:
-        for codec, frame, out in zip(codecs, frames, outs):
-            codec.decode_payload(read_frame(frame).payload, out=out)
+    def everything(self) -> None:
+        """All parts, in order of weight, so that a short run on a slow machine has what matters most."""
+        columns = TextColumn("[progress.description]{task.description}"), BarColumn(), TimeElapsedColumn()
+        with tempfile.TemporaryDirectory() as folder, Progress(*columns, console=self.console, refresh_per_second=2) as self.progress:
+            self.started, self.expected = time.monotonic(), 0.0
+            wanted = self.networks() if {"speed", "threads"} & set(self.wanted.parts) else []
+            files = {network: found for network in wanted if (found := self.maps(network, Path(folder)))}
+            for network, of in files.items():
+                self.speed(network, of["all"], True, 65)
+            for network, of in list(files.items())[:1]:
+                self.threads(network, of["tall"])
+            self.rest()
+            for network, of in files.items():
+                self.speed(network, of["all"], False, 60)
+            self.growth()
+        self.facts["goals"] = [goal.to_json() for goal in goals(self.rows, self.facts)]
 
-    encode()
-    decode()
-    for codec, x, out, frame in zip(codecs, maps, outs, frames):
-        payload = read_frame(frame).payload
-        if not np.array_equal(codec.decode_payload(payload), out):  # a value that was never written is still NaN
-            raise AssertionError(f"{name}: two decodes of one stream differ")
-        if codec.encode_payload(x) != payload:
-            raise AssertionError(f"{name}: two encodes of one map differ")
-        if registry.card(codec_id).lossless and not options and codec.encode_payload(out) != payload:
-            raise AssertionError(f"{name}: decoded levels are not those that were encoded")
-    return Subject(name, encode, decode)
+    def part(self, part: str, title: str, seconds: float, work: Any, *args: Any, threads: int = 1, **more: Any) -> Any:
+        """What `work` returns, done in a process of its own while a bar shows how far it is; nothing where it is not wanted. `seconds`: of a
+        short run, where this was written; how much longer earlier parts took says whether there is time."""
+        if part and part not in self.wanted.parts:
+            return []
+        slow = max(1.0, (SHORT - self.left) / self.expected) if self.expected > 30 else 1.0  # the first seconds tell too little
+        self.expected += seconds
+        if slow * seconds > self.left:
+            self.left_out.append(f"{title}: left out, there was no time")
+            return []
+        task = self.progress.add_task(title, total=None)
 
+        def tell(what: str, done: int, total: int) -> None:
+            self.progress.update(task, description=what, completed=done, total=total)
 
-def peer_subject(
-    name: str, compress: Callable[[bytes], bytes], decompress: Callable[[bytes], bytes], levels: Sequence[np.ndarray]
-) -> Subject:
-    raws = [x.tobytes() for x in levels]
-    coded = [compress(raw) for raw in raws]
-    if [decompress(data) for data in coded] != raws:
-        raise AssertionError(f"{name}: round trip differs")
+        try:
+            found = apart(tell, threads, self.left, work, *args, **more)
+        except TimeoutError as error:
+            self.left_out.append(f"{title}: left out, {error}")
+            return []
+        self.progress.update(task, description=title, completed=1, total=1)
+        return found
 
-    def encode() -> int:
-        for n, raw in enumerate(raws):
-            coded[n] = compress(raw)
-        return sum(map(len, coded))
+    @property
+    def left(self) -> float:
+        """Seconds that a short run may still take."""
+        return SHORT - (time.monotonic() - self.started) if self.wanted.quick else math.inf
 
-    def decode() -> None:
-        for data in coded:
-            decompress(data)
+    def maps(self, network: str, folder: Path) -> dict[str, Path]:
+        files: dict[str, Path] = self.part("", f"maps of {network}", 5, make_maps, network, self.wanted.nbytes, folder)
+        return files
 
-    return Subject(name, encode, decode)
+    def speed(self, network: str, file: Path, first: bool, seconds: float) -> None:
+        """A network's whole sequence on one core, then on two: the first subjects with memcpy in the same rounds, or all others."""
+        for threads in self.counts:
+            names = [n for n in self.names if (n in FIRST) == first and (threads == 1 or n in self.side)]
+            pace = {n: pace_of(n, threads, self.wanted.quick, self.wanted.rounds) for n in names}
+            title = f"{network}, {'' if first else 'others, '}{counted(threads)}"
+            if names or first:
+                self.measured("speed", title, seconds if threads == 1 else 15, file, pace, threads, first)
 
+    def threads(self, network: str, file: Path) -> None:
+        """Tensors over a MiB on one core, then on two."""
+        pace = {name: Pace(self.wanted.rounds, 3 if self.wanted.quick else 20, math.inf) for name in self.main}
+        for threads in self.counts:
+            self.measured("threads", f"{network}, tall, {counted(threads)}", 12, file, pace, threads, True)
 
-def peers(levels: Sequence[np.ndarray], tell: Callable[[str], None]) -> list[Subject]:
-    found = [peer_subject("zlib-1", lambda d: zlib.compress(d, 1), zlib.decompress, levels)]
-    try:
-        import zstandard
-    except ImportError:
-        tell("zstd is left out: pip install zstandard")
-    else:
-        for level in (1, 3):
-            compressor, decompressor = zstandard.ZstdCompressor(level=level), zstandard.ZstdDecompressor()
-            found.append(peer_subject(f"zstd-{level}", compressor.compress, decompressor.decompress, levels))
-    try:
-        import blosc2
-    except ImportError:
-        tell("blosc2 is left out: pip install blosc2")
-    else:
-        filters = [blosc2.Filter.BITSHUFFLE]
+    def measured(self, part: str, title: str, seconds: float, file: Path, pace: dict[str, Pace], threads: int, copies: bool) -> None:
+        """Rows of these subjects; who was not reached is left out by name."""
+        limit = 0.6 * self.left  # what comes later needs time as well
+        found = self.part(part, title, seconds, speed, file, pace, threads, copies, limit, threads=threads)
+        self.rows += found
+        missing = [name for name in pace if name not in {row["subject"] for row in found}]
+        if found and missing:
+            self.left_out.append(f"{title}: left out {', '.join(missing)}, there was no time")
 
-        def compress(data: bytes) -> bytes:
-            return bytes(blosc2.compress2(data, typesize=1, codec=blosc2.Codec.ZSTD, clevel=1, filters=filters, nthreads=1))
+    @property
+    def largest(self) -> int:
+        return min(self.wanted.nbytes, 16 << 20) if self.wanted.quick else 4 * self.wanted.nbytes
 
-        found.append(peer_subject("blosc2-bitshuffle-zstd", compress, lambda d: blosc2.decompress2(d, nthreads=1), levels))
-    return found
+    def rest(self) -> None:
+        """Small calls, attached forward passes, peak memory."""
+        import forward
+        import growth
 
-
-def subjects(maps: Sequence[Map], tell: Callable[[str], None]) -> list[Subject]:
-    levels = [words_of(levels_of(x), x) for x in maps]
-    found = [copy_subject(levels)]
-    found += [codec_subject(card.id, card.id, {}, maps) for card in registry.cards().values() if card.family == "features"]
-    found.append(codec_subject(STEP4, "dct_cm", {"step": 4.0}, maps))
-    found.append(codec_subject(f"{STEP4}, DCT forced", "dct_cm", {"step": 4.0, "transform": "dct"}, maps))
-    return found + peers(levels, tell)
-
-
-def measure(name: str, maps: Sequence[Map], rounds: int, console: Console) -> list[dict[str, Any]]:
-    """One row for each subject and operation."""
-    values = sum(x.size for x in maps)
-    console.print(f"{name}: {len(maps)} maps, {values:,} values, one core")
-    with console.status("fitting the codecs and checking their round trips") as status:
-        found = subjects(maps, lambda text: console.print(f"[dim]{text}[/]"))
-        for number in range(rounds):
-            for subject in found:
-                status.update(f"{name}: round {number + 1} of {rounds}, {subject.name}")
-                subject.round()
-    rows = []
-    for subject in found:
-        for op, times in subject.times.items():
-            median = statistics.median(times)
-            row = {"subject": subject.name, "op": op, "threads": 1, "seconds": median, "gb_per_s": values / median / 1e9}
-            row |= {"ratio": values / subject.nbytes, "nbytes": subject.nbytes, "tensor": name, "values": values}
-            rows.append({**row, "spread": (max(times) - min(times)) / median, "rounds": rounds})
-    return rows
-
-
-def table(name: str, rows: Sequence[dict[str, Any]]) -> Table:
-    """Rows by op, fastest first; speed against the memcpy of the same run."""
-    copy = next(r["gb_per_s"] for r in rows if r["op"] == "copy")
-    shown = Table(title=f"{name}, medians of {rows[0]['rounds']} rounds", caption="GB/s of 8-bit values; spread is (max - min) / median")
-    for column in ("subject", "op", "ratio", "ms", "GB/s", "× memcpy", "spread"):
-        shown.add_column(column, justify="left" if column in ("subject", "op") else "right")
-    for r in sorted(rows, key=lambda r: (("copy", "encode", "decode").index(r["op"]), r["seconds"])):
-        figures = f"{r['ratio']:.3f}", f"{1e3 * r['seconds']:.2f}", f"{r['gb_per_s']:.3f}", f"{r['gb_per_s'] / copy:.3f}", f"{r['spread']:.0%}"
-        shown.add_row(r["subject"], r["op"], *figures)
-    return shown
-
-
-# Growth of the peak resident set, in a process of its own. A copy of the map comes first: where the kernel does not see
-# that grow (no /proc, no clear_refs), nothing that it says of the codec would be true.
-PEAK = """
-import json, sys
-import numpy as np
-from tensorpress.core import registry
-
-def status(key):
-    with open("/proc/self/status") as lines:
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(key))
-
-def growth(call):
-    with open("/proc/self/clear_refs", "w") as refs:
-        refs.write("5")
-    before = status("VmRSS:")
-    kept = call()
-    return (status("VmHWM:") - before) / x.nbytes
-
-x = np.load(sys.argv[1], allow_pickle=False)
-codec = registry.build(sys.argv[2], json.loads(sys.argv[3])).fit([x[:, :16]])
-payload = codec.encode_payload(x)
-out = np.zeros_like(x)
-codec.decode_payload(payload, out=out)
-try:
-    if growth(x.copy) < 0.9:
-        sys.exit(3)
-except (OSError, StopIteration):
-    sys.exit(3)
-print(json.dumps({
-    "encode": growth(lambda: codec.encode_payload(x)),
-    "decode": growth(lambda: codec.decode_payload(payload, out=out)),
-    "decode_into_new": growth(lambda: codec.decode_payload(payload)),
-}))
-"""
-
-
-def peak_memory(x: Map, codec_id: str, options: dict[str, Any]) -> dict[str, float] | None:
-    """Memory that a call takes beside `x` and a given `out`, as a multiple of x's float bytes; None where it cannot be seen."""
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "map.npy"
-        np.save(file, x)
+        rounds, data = self.wanted.rounds, os.environ.get("TENSORPRESS_DATA")
+        attached = {name: OURS[name] for name in ("dct_cm", "zvc") if name in self.main}
+        self.facts["calls"] = self.part("calls", "small calls", 6, growth.calls, self.main, rounds)
+        self.facts["forward"] = self.part("forward", "forward passes", 8, forward.forward, Path(data) if data else None, attached, rounds)
         # freed buffers go back to the system at once, so that none hides a later one
-        environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"}
-        command = [sys.executable, "-c", PEAK, str(file), codec_id, json.dumps(options)]
-        run = subprocess.run(command, env=environment, capture_output=True, text=True)
-    if run.returncode == 3:
-        return None
-    if run.returncode:
-        raise RuntimeError(f"the memory of {codec_id} was not measured:\n{run.stderr}")
-    return json.loads(run.stdout)  # type: ignore[no-any-return]
+        self.facts["peaks"] = self.part("memory", "peak memory", 12, growth.peaks, self.largest, self.main, env={"MALLOC_MMAP_THRESHOLD_": "65536"})
+
+    def growth(self) -> None:
+        """Time by size and channels, with peak memory beside it."""
+        import growth
+
+        pace = Pace(self.wanted.rounds, 1 if self.wanted.quick else 20, math.inf)
+        for threads in self.counts:
+            title = f"growth, {counted(threads)}"
+            self.rows += self.part("growth", title, 20, growth.growth, self.largest, self.main, threads, pace, threads=threads)
+        found = {(p["subject"], p["op"], p["tensor"]): p["peak_ratio"] for p in self.facts["peaks"]}
+        for row in self.rows:
+            if (key := (row["subject"], row["op"], row["tensor"])) in found and row["threads"] == 1:
+                row["peak_ratio"] = found[key]
+
+    def show(self) -> None:
+        for text in self.left_out:
+            self.console.print(f"[dim]{text}[/]")
+        for name in dict.fromkeys(row["tensor"].rsplit("-", 1)[0] for row in self.rows if row["tensor"].endswith("-all")):
+            self.console.print(speed_table(name, self.rows))
+        for threads in sorted({row["threads"] for row in self.rows if row["tensor"].startswith("synthetic")}):
+            self.console.print(growth_table(self.rows, threads))
+        if self.facts["peaks"]:
+            self.console.print(peak_table(self.facts["peaks"]))
+        self.console.print(goal_table(self.facts["goals"]))
+
+    def write(self) -> None:
+        target: Path | None = self.wanted.json
+        cpu, commit = cpu_model(), checkout_commit(ROOT / "src" / "tensorpress")
+        if target is not None:
+            rows = [{**row, "cpu": cpu, "commit": commit} for row in self.rows]
+            write_atomically(target, (json.dumps(rows, indent=1) + "\n").encode())
+            write_atomically(target.with_suffix(".facts.json"), (json.dumps(self.facts, indent=1) + "\n").encode())
+        page = self.wanted.page or (target.with_suffix(".html") if target is not None else None)
+        if page is not None:
+            write_page(page, self.rows, self.facts)
+            self.console.print(f"ratio against speed: {page}")
 
 
-def call_seconds() -> float:
-    """Encode and decode of 4 KiB of floats: mostly the way through Python."""
-    x = np.maximum(np.random.default_rng(0).normal(size=(16, 8, 8)), 0).astype(np.float32)
-    codec = registry.build("dct_cm", {"step": 4.0}).fit([x])
-    times = []
-    for _ in range(7):
-        started = time.perf_counter()
-        for _ in range(200):
-            codec.decode_payload(read_frame(write_frame(codec.encode_payload(x), 0, 0)).payload)
-        times.append((time.perf_counter() - started) / 200)
-    return statistics.median(times)
+def counted(threads: int) -> str:
+    return f"{threads} thread{'s'[: threads > 1]}"
 
 
-def facts_of(name: str, maps: Sequence[Map], rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """What is no row: the sum that has a goal, memory on the largest map (repeated where it is small), the cost of a call, the machine."""
-    largest = max(maps, key=lambda x: x.size)
-    if largest.nbytes < VISIBLE:
-        largest = np.tile(largest, (1, -(-VISIBLE // largest.nbytes), 1))
-    return {
-        "tensor": name,
-        "machine": machine(),
-        "dct_cm_encode_decode_seconds": sum(r["seconds"] for r in rows if r["subject"] == STEP4),
-        "peak_memory": peak_memory(largest, "dct_cm", {"step": 4.0}),
-        "peak_memory_shape": list(largest.shape),
-        "call_seconds_4kib": call_seconds(),
-    }
-
-
-def tell_facts(facts: dict[str, Any], console: Console) -> None:
-    goal = f" (goal {1e3 * GOAL_SECONDS:.0f})" if facts["tensor"] == "resnet50-all" else ""
-    console.print(f"{STEP4}: encode + decode of all maps {1e3 * facts['dct_cm_encode_decode_seconds']:.1f} ms{goal}")
-    shape, peak = "x".join(map(str, facts["peak_memory_shape"])), facts["peak_memory"]
-    if peak is None:
-        console.print("peak memory is not measured: this system does not show it in /proc/self")
-    else:
-        figures = f"encode {peak['encode']:.2f}, decode {peak['decode']:.2f}, decode without a given array {peak['decode_into_new']:.2f}"
-        console.print(f"peak memory beside the map of {shape}, in its float bytes: {figures} (goal {GOAL_MEMORY:.0f})")
-    console.print(f"4 KiB of floats, encode + decode with framing: {1e6 * facts['call_seconds_4kib']:.0f} µs")
-
-
-def run(quick: bool, rounds: int, target: Path | None, console: Console) -> None:
-    data = os.environ.get("TENSORPRESS_DATA")
-    sets: dict[str, Callable[[], list[Map]]] = {"resnet50-all": lambda: resnet50_maps(Path(str(data)))} if data else {}
-    if not (data and quick):
-        sets["demo-all"] = demo_maps
-    rows: list[dict[str, Any]] = []
-    facts: dict[str, Any] = {}
-    for name, load in sets.items():
-        maps = load()
-        found = measure(name, maps, rounds, console)
-        console.print(table(name, found))
-        facts = facts or facts_of(name, maps, found)  # of the larger set, which comes first
-        rows += found
-    tell_facts(facts, console)
-    if target is not None:
-        write_atomically(target, (json.dumps(rows, indent=1) + "\n").encode())
-        write_atomically(target.with_suffix(".facts.json"), (json.dumps(facts, indent=1) + "\n").encode())
+def parsed() -> argparse.Namespace:
+    everyone = f"subjects: {', '.join(subjects.names())}"
+    parser = argparse.ArgumentParser(description=__doc__, epilog=everyone, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="within five minutes: one network, seven rounds, slow subjects on a part of the maps")
+    parser.add_argument("--json", type=Path, metavar="PATH", help="write rows to PATH, facts to PATH with the ending .facts.json, the plot to .html")
+    parser.add_argument("--page", type=Path, metavar="PATH", help="write the plot and the goals there, as one HTML page")
+    parser.add_argument("--subjects", nargs="+", metavar="NAME", help="only these, and memcpy")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, metavar="PART", help=f"only these of: {', '.join(PARTS)}")
+    parser.add_argument("--rounds", type=int, help="of every subject that is not slow (7 with --quick, else 9)")
+    parser.add_argument("--nbytes", type=int, default=LEAST, help=f"least bytes of a sequence of maps ({LEAST:,})")
+    wanted = parser.parse_args()
+    wanted.rounds = wanted.rounds if wanted.rounds is not None else 7 if wanted.quick else 9
+    if wanted.rounds < 1 or wanted.nbytes < 1:
+        parser.error("--rounds and --nbytes are at least 1")
+    for path in (wanted.json, wanted.page):
+        if path is not None and not path.absolute().parent.is_dir():
+            parser.error(f"{path}: there is no folder {path.absolute().parent}")  # now, not when all is measured
+    return wanted
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="one set of maps, three rounds instead of nine")
-    parser.add_argument("--rounds", type=int, help="rounds of every subject")
-    parser.add_argument("--json", type=Path, metavar="PATH", help="write the rows to PATH, and facts beside it")
-    wanted = parser.parse_args()
-    if wanted.rounds is not None and wanted.rounds < 1:
-        parser.error("--rounds is at least 1")
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-    torch.set_num_threads(1)
+    console = Console()
+    run = Run(parsed(), console)
     try:
-        run(wanted.quick, wanted.rounds or (3 if wanted.quick else 9), wanted.json, Console())
+        run.everything()
+        run.show()
+        run.write()
     except TensorPressError as error:
         sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,14 @@
-// The cell codec.
+// The cell codec, and the channel DCT without cells.
 #include <nanobind/stl/vector.h>
 
+#include <algorithm>
+#include <cstring>
 #include <stdexcept>
 #include <vector>
 
 #include "bind.h"
 #include "tensorpress/cells.h"
+#include "tensorpress/channel_dct.h"
 
 namespace {
 
@@ -42,6 +45,32 @@ class OwnedCells : public Cells {
   std::vector<std::uint32_t> forward_;
 };
 
+class OwnedChannelDct : public ChannelDct {
+ public:
+  OwnedChannelDct(int zero, Words<std::uint8_t> symbol_of, Words<std::uint8_t> level_of, Words<std::uint8_t> keep, Words<std::uint16_t> multiplier,
+                  Words<std::uint16_t> offset, Words<std::int16_t> backward, int fraction)
+      : keep_(keep.data(), keep.data() + keep.size()) {
+    const std::size_t length = multiplier.size();
+    if (zero < 0 || zero > 255 || symbol_of.size() != 256 || level_of.size() != 256) throw std::invalid_argument("channel DCT: zero point or level tables of the wrong size");
+    if (length != 0 && length != 4 && length != 8 && length != 16 && length != 32) throw std::invalid_argument("channel DCT: length is not 0, 4, 8, 16 or 32");
+    if (offset.size() != length || backward.size() != length || keep_.empty()) throw std::invalid_argument("channel DCT: tables of the wrong size");
+    if (fraction < 0 || fraction > 4) throw std::invalid_argument("channel DCT: fraction is not 0 to 4");
+    rules_.zero = zero, rules_.length = int(length), rules_.fraction = fraction;
+    std::memcpy(rules_.symbol_of, symbol_of.data(), 256);
+    std::memcpy(rules_.level_of, level_of.data(), 256);
+    rules_.same = true;
+    for (int i = 0; i < 256; ++i) rules_.same = rules_.same && rules_.symbol_of[i] == i && rules_.level_of[i] == i;
+    std::copy_n(multiplier.data(), length, rules_.multiplier);
+    std::copy_n(offset.data(), length, rules_.offset);
+    std::copy_n(backward.data(), length, rules_.backward);
+    rules_.keep = keep_.data(), rules_.keep_size = std::int64_t(keep_.size());
+    rules_.keeps_all = std::count(keep_.begin(), keep_.end(), 0) == 0;
+  }
+
+ private:
+  std::vector<std::uint8_t> keep_;
+};
+
 }  // namespace
 
 void bind_cells(nb::module_& m) {
@@ -51,6 +80,11 @@ void bind_cells(nb::module_& m) {
            nb::arg("zero"), nb::arg("symbol_of"), nb::arg("level_of"), nb::arg("matrix"), nb::arg("keep"), nb::arg("forward"), nb::arg("offset"),
            nb::arg("backward"), nb::arg("shift"), nb::arg("lagrangian"), nb::arg("modes"), nb::arg("zero_map"), nb::arg("plane_codes"),
            nb::arg("width"));
+
+  nb::class_<OwnedChannelDct, MapKernel>(m, "ChannelDct")
+      .def(nb::init<int, Words<std::uint8_t>, Words<std::uint8_t>, Words<std::uint8_t>, Words<std::uint16_t>, Words<std::uint16_t>, Words<std::int16_t>, int>(),
+           nb::arg("zero"), nb::arg("symbol_of"), nb::arg("level_of"), nb::arg("keep"), nb::arg("multiplier"), nb::arg("offset"), nb::arg("backward"),
+           nb::arg("fraction"));
 
   m.def("count_modes", [](const Bytes& payload, std::size_t index_nbytes) {
     std::int64_t counts[4] = {};

@@ -18,7 +18,7 @@ using namespace tensorpress;
 template <class T>
 using Vector = nb::ndarray<const T, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Map = nb::ndarray<const float, nb::ndim<3>, nb::c_contig, nb::device::cpu>;
-using MapOut = nb::ndarray<float, nb::ndim<3>, nb::c_contig, nb::device::cpu>;
+using MapOut = Sink<float, nb::ndim<3>, nb::c_contig, nb::device::cpu>;
 
 void need(bool good, const char* what) {
   if (!good) throw nb::value_error(what);
@@ -146,17 +146,15 @@ nb::object encode_lanes(const ContextModel& m, const Source& x, std::optional<So
   const bool referenced = with_reference(m, before, map, reference);
   const std::int64_t capacity = context_lanes_capacity(m, map.rows, map.columns, head.size());
   if (out && std::int64_t(out->size()) < capacity) return nb::none();
-  PyObject* own = nullptr;
-  if (!out && !(own = PyBytes_FromStringAndSize(nullptr, Py_ssize_t(capacity)))) throw nb::python_error();
-  std::uint8_t* const to = out ? out->data() : reinterpret_cast<std::uint8_t*>(PyBytes_AS_STRING(own));
+  nb::object own;
+  if (!out && !(own = nb::steal(PyBytes_FromStringAndSize(nullptr, Py_ssize_t(capacity)))).is_valid()) throw nb::python_error();
+  std::uint8_t* const to = out ? out->data() : reinterpret_cast<std::uint8_t*>(PyBytes_AS_STRING(own.ptr()));
   std::int64_t nbytes;
-  {
-    nb::gil_scoped_release free_threads;
-    nbytes = context_lanes_encode(m, map, referenced ? &reference : nullptr, reinterpret_cast<const std::uint8_t*>(head.c_str()), head.size(), to, threads);
-  }
+  without_gil([&] { nbytes = context_lanes_encode(m, map, referenced ? &reference : nullptr, reinterpret_cast<const std::uint8_t*>(head.c_str()), head.size(), to, threads); });
   if (out) return nb::int_(nbytes);
-  if (_PyBytes_Resize(&own, Py_ssize_t(nbytes)) != 0) throw nb::python_error();
-  return nb::steal(own);
+  PyObject* cut = own.release().ptr();
+  if (_PyBytes_Resize(&cut, Py_ssize_t(nbytes)) != 0) throw nb::python_error();
+  return nb::steal(cut);
 }
 
 nb::tuple decode_lanes(const ContextModel& m, const Bytes& payload, std::size_t head_nbytes, std::optional<Source> before, const Target& out, int threads) {
@@ -166,10 +164,7 @@ nb::tuple decode_lanes(const ContextModel& m, const Bytes& payload, std::size_t 
   MapView reference;
   const bool referenced = with_reference(m, before, map, reference);
   Outcome outcome;
-  {
-    nb::gil_scoped_release free_threads;
-    outcome = context_lanes_decode(m, payload.data(), std::int64_t(payload.size()), head_nbytes, referenced ? &reference : nullptr, map, threads);
-  }
+  without_gil([&] { outcome = context_lanes_decode(m, payload.data(), std::int64_t(payload.size()), head_nbytes, referenced ? &reference : nullptr, map, threads); });
   return nb::make_tuple(int(outcome.fault), outcome.stripe);
 }
 
@@ -193,8 +188,7 @@ void bind_context(nb::module_& m) {
              const int stripes = columns && self.channels ? static_cast<int>((rows + stripe_rows - 1) / stripe_rows) : 0;
              need(lagrangian.size() == static_cast<std::size_t>(stripes), "one lagrangian a stripe");
              std::vector<std::vector<std::uint8_t>> found(static_cast<std::size_t>(stripes));
-             {
-               nb::gil_scoped_release free_threads;
+             without_gil([&] {
                parallel(stripes, threads, [&](int s) {
                  const std::size_t offset = static_cast<std::size_t>(s) * stripe_rows * columns;
                  const int here = static_cast<int>(std::min<std::size_t>(stripe_rows, rows - static_cast<std::size_t>(s) * stripe_rows));
@@ -202,7 +196,7 @@ void bind_context(nb::module_& m) {
                                 static_cast<int>(columns), static_cast<int>(map_rows ? map_rows : rows), lagrangian[s], rounding, found[s],
                                 to ? to + offset : nullptr);
                });
-             }
+             });
              nb::list out;
              for (const auto& stripe : found) out.append(nb::bytes(stripe.data(), stripe.size()));
              return out;
@@ -220,22 +214,21 @@ void bind_context(nb::module_& m) {
            nb::arg("threads"))
       .def("trace",
            [](const ContextModel& self, Map x, nb::object before, double lagrangian, double rounding,
-              nb::ndarray<std::int16_t, nb::ndim<3>, nb::c_contig, nb::device::cpu> q,
-              nb::ndarray<std::int32_t, nb::ndim<3>, nb::c_contig, nb::device::cpu> spatial,
-              nb::ndarray<std::int32_t, nb::ndim<3>, nb::c_contig, nb::device::cpu> cross, int threads) {
+              Sink<std::int16_t, nb::ndim<3>, nb::c_contig, nb::device::cpu> q,
+              Sink<std::int32_t, nb::ndim<3>, nb::c_contig, nb::device::cpu> spatial,
+              Sink<std::int32_t, nb::ndim<3>, nb::c_contig, nb::device::cpu> cross, int threads) {
              const std::size_t rows = x.shape(1), columns = x.shape(2), plane = rows * columns;
              Map reference;
              check(self, x.shape(0), before, rows, columns, reference);
              need(q.size() == x.size() && spatial.size() == x.size() && cross.size() == x.size(), "the outputs have another shape");
              const int stripes = columns && self.channels ? static_cast<int>((rows + stripe_rows - 1) / stripe_rows) : 0;
-             nb::gil_scoped_release free_threads;
-             parallel(stripes, threads, [&](int s) {
+             without_gil([&] { parallel(stripes, threads, [&](int s) {
                const std::size_t offset = static_cast<std::size_t>(s) * stripe_rows * columns;
                const int here = static_cast<int>(std::min<std::size_t>(stripe_rows, rows - static_cast<std::size_t>(s) * stripe_rows));
                context_trace(self, x.data() + offset, self.reference ? reference.data() + offset : nullptr, plane, here,
                              static_cast<int>(columns), static_cast<int>(rows), lagrangian, rounding, q.data() + offset,
                              spatial.data() + offset, cross.data() + offset);
-             });
+             }); });
            },
            nb::arg("x"), nb::arg("before").none(), nb::arg("lagrangian"), nb::arg("rounding"), nb::arg("q"), nb::arg("spatial"),
            nb::arg("cross"), nb::arg("threads"))
@@ -246,13 +239,12 @@ void bind_context(nb::module_& m) {
         const int count = columns && self.channels ? static_cast<int>((rows + stripe_rows - 1) / stripe_rows) : 0;
         need(stripes.size() == static_cast<std::size_t>(count), "another number of stripes");
         std::vector<std::uint8_t> good(static_cast<std::size_t>(count), 0);
-        nb::gil_scoped_release free_threads;
-        parallel(count, threads, [&](int s) {
+        without_gil([&] { parallel(count, threads, [&](int s) {
           const std::size_t offset = static_cast<std::size_t>(s) * stripe_rows * columns;
           const int here = static_cast<int>(std::min<std::size_t>(stripe_rows, rows - static_cast<std::size_t>(s) * stripe_rows));
           good[s] = context_decode(self, stripes[s].data(), stripes[s].shape(0), self.reference ? reference.data() + offset : nullptr, plane,
                                    here, static_cast<int>(columns), static_cast<int>(map_rows ? map_rows : rows), out.data() + offset, only);
-        });
+        }); });
         for (int s = 0; s < count; ++s)
           if (!good[s]) return s;
         return -1;  // the first damaged stripe, if any

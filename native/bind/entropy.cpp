@@ -14,8 +14,8 @@ namespace {
 using namespace tensorpress;
 
 using In = nb::ndarray<nb::ro, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
-using Out = nb::ndarray<nb::ndim<1>, nb::c_contig, nb::device::cpu>;
-using States = nb::ndarray<std::uint32_t, nb::shape<rans_lanes>, nb::c_contig, nb::device::cpu>;
+using Out = Sink<nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using States = Sink<std::uint32_t, nb::shape<rans_lanes>, nb::c_contig, nb::device::cpu>;
 
 void check_index(const nb::object& index, std::size_t count, std::size_t rows, In& view) {
   if (index.is_none()) return;
@@ -78,8 +78,7 @@ class RansTables {
     if (end > out.shape(0) || end / 2 < count) throw nb::value_error("the output has no room for two bytes a symbol");
     return with_types(symbols, index, rows, [&](auto* from, auto* which) {
       check_symbols(from, count, view_.symbols);
-      nb::gil_scoped_release free_threads;
-      return rans_encode(view_, from, which, count, first, states.data(), out.data(), end);
+      return without_gil([&] { return rans_encode(view_, from, which, count, first, states.data(), out.data(), end); });
     });
   }
 
@@ -93,8 +92,7 @@ class RansTables {
       if (states.data()[lane] < rans_low) throw nb::value_error("a state is below 2^16");
     return with_types(out, index, rows, [&](auto* to, auto* which) {
       check_width(to, view_.symbols);
-      nb::gil_scoped_release free_threads;
-      return static_cast<std::int64_t>(rans_decode(view_, data.data(), data.shape(0), at, which, count, first, states.data(), to));
+      return without_gil([&] { return static_cast<std::int64_t>(rans_decode(view_, data.data(), data.shape(0), at, which, count, first, states.data(), to)); });
     });
   }
 
@@ -122,11 +120,10 @@ class HuffmanCodes {
     const std::size_t count = symbols.shape(0);
     In rows;
     check_index(index, count, view_.rows, rows);
-    if ((bit + huffman_longest * count) / 8 + huffman_slack > out.shape(0)) throw nb::value_error("the output has no room for 15 bits a symbol");
+    if (bit / 8 > out.shape(0) || count > out.shape(0) || (bit + huffman_longest * count) / 8 + huffman_slack > out.shape(0)) throw nb::value_error("the output has no room for 15 bits a symbol");
     return with_types(symbols, index, rows, [&](auto* from, auto* which) {
       check_symbols(from, count, view_.symbols);
-      nb::gil_scoped_release free_threads;
-      return huffman_encode(view_, from, which, count, out.data(), bit);
+      return without_gil([&] { return huffman_encode(view_, from, which, count, out.data(), bit); });
     });
   }
 
@@ -138,8 +135,7 @@ class HuffmanCodes {
     if (bit > 8 * data.shape(0)) throw nb::value_error("the position lies beyond the data");
     return with_types(out, index, rows, [&](auto* to, auto* which) {
       check_width(to, view_.symbols);
-      nb::gil_scoped_release free_threads;
-      return static_cast<std::int64_t>(huffman_decode(view_, data.data(), data.shape(0), bit, which, count, to));
+      return without_gil([&] { return static_cast<std::int64_t>(huffman_decode(view_, data.data(), data.shape(0), bit, which, count, to)); });
     });
   }
 

@@ -43,30 +43,22 @@ Result encode(const MapKernel& kernel, const Source& map, float reciprocal, nb::
   const MapView view = view_of(map, kernel, reciprocal, 1);
   const auto* const head_data = reinterpret_cast<const std::uint8_t*>(head.c_str());
   const std::int64_t capacity = out ? std::int64_t(out->size()) : max_payload_nbytes(kernel, view, head.size());
-  PyObject* own = nullptr;
-  if (!out && !(own = PyBytes_FromStringAndSize(nullptr, Py_ssize_t(capacity)))) throw nb::python_error();
-  std::uint8_t* const to = out ? out->data() : reinterpret_cast<std::uint8_t*>(PyBytes_AS_STRING(own));
+  nb::object own;
+  if (!out && !(own = nb::steal(PyBytes_FromStringAndSize(nullptr, Py_ssize_t(capacity)))).is_valid()) throw nb::python_error();
+  std::uint8_t* const to = out ? out->data() : reinterpret_cast<std::uint8_t*>(PyBytes_AS_STRING(own.ptr()));
   Outcome outcome;
-  {
-    nb::gil_scoped_release free_threads;
-    outcome = encode_payload(kernel, view, head_data, head.size(), to, capacity, threads);
-  }
-  if (outcome.fault != Fault::none) {
-    Py_XDECREF(own);
-    return failed(outcome);
-  }
+  without_gil([&] { outcome = encode_payload(kernel, view, head_data, head.size(), to, capacity, threads); });
+  if (outcome.fault != Fault::none) return failed(outcome);
   if (out) return {nb::int_(outcome.nbytes), 0, 0, 0, 0};
-  if (_PyBytes_Resize(&own, Py_ssize_t(outcome.nbytes)) != 0) throw nb::python_error();
-  return {nb::steal(own), 0, 0, 0, 0};
+  PyObject* cut = own.release().ptr();
+  if (_PyBytes_Resize(&cut, Py_ssize_t(outcome.nbytes)) != 0) throw nb::python_error();
+  return {nb::steal(cut), 0, 0, 0, 0};
 }
 
 Result decode(const MapKernel& kernel, const Bytes& payload, std::size_t head_nbytes, const Target& map, float scale, int threads) {
   const MapView view = view_of(map, kernel, 1, scale);
   Outcome outcome;
-  {
-    nb::gil_scoped_release free_threads;
-    outcome = decode_payload(kernel, payload.data(), std::int64_t(payload.size()), head_nbytes, view, threads);
-  }
+  without_gil([&] { outcome = decode_payload(kernel, payload.data(), std::int64_t(payload.size()), head_nbytes, view, threads); });
   return failed(outcome);
 }
 
@@ -124,13 +116,11 @@ void bind_maps(nb::module_& m) {
     check_words(word_nbytes);
     const std::int64_t count = std::int64_t(words.size()) / word_nbytes;
     if (std::int64_t(out.size()) < (count + 7) / 8 + (count + 1) * word_nbytes) throw std::invalid_argument("output is too small");
-    nb::gil_scoped_release free_threads;
-    return zero_bitmap_encode(words.data(), count, word_nbytes, out.data());
+    return without_gil([&] { return zero_bitmap_encode(words.data(), count, word_nbytes, out.data()); });
   });
 
   m.def("zero_bitmap_decode", [](const Bytes& data, int word_nbytes, const ByteSink& out) {
     check_words(word_nbytes);
-    nb::gil_scoped_release free_threads;
-    return zero_bitmap_decode(data.data(), std::int64_t(data.size()), std::int64_t(out.size()) / word_nbytes, word_nbytes, out.data());
+    return without_gil([&] { return zero_bitmap_decode(data.data(), std::int64_t(data.size()), std::int64_t(out.size()) / word_nbytes, word_nbytes, out.data()); });
   });
 }

@@ -24,14 +24,18 @@ class View {
 
 }  // namespace
 
+extern "C" __attribute__((noinline)) void tensorpress_kernel(void (*run)(void*), void* context) {
+  run(context);
+  asm volatile("");  // no jump instead of the call: the function ends after the kernel
+}
+
 NB_MODULE(_native, m) {
   m.doc() = "Native kernels of TensorPress; each has a slow twin in Python that says what it computes.";
   m.def(
       "crc32c",
       [](nb::handle object, std::uint32_t seed) {
         const View view(object);
-        nb::gil_scoped_release free_threads;
-        return tensorpress::crc32c(view.data(), view.size(), seed);
+        return without_gil([&] { return tensorpress::crc32c(view.data(), view.size(), seed); });
       },
       nb::arg("data"), nb::arg("seed") = 0);
   m.def("frame_head", [](nb::handle payload, std::size_t index_nbytes, std::uint32_t site, std::uint32_t plan_id) {
@@ -40,6 +44,14 @@ NB_MODULE(_native, m) {
     std::uint8_t head[tensorpress::max_frame_head_nbytes];
     const std::size_t nbytes = tensorpress::write_frame_head(head, site, plan_id, view.size(), view.data(), index_nbytes);
     return nb::bytes(reinterpret_cast<const char*>(head), nbytes);
+  });
+  m.def("read_frame", [](nb::handle data) -> nb::object {
+    const View view(data);
+    tensorpress::Frame frame;
+    if (!tensorpress::read_frame_head(view.data(), std::int64_t(view.size()), frame)) return nb::none();
+    std::int64_t values = 1;
+    for (int axis = 0; axis < frame.index.rank; ++axis) values *= frame.index.shape[axis];
+    return nb::make_tuple(frame.site, frame.plan_id, frame.start, frame.start + frame.nbytes, frame.index.dtype, values);
   });
   bind_maps(m);
   bind_cells(m);

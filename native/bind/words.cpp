@@ -9,11 +9,11 @@ namespace {
 
 using namespace tensorpress;
 using Floats = nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
-using FloatSink = nb::ndarray<float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using FloatSink = Sink<float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using ByteTable = nb::ndarray<const std::uint8_t, nb::shape<256>, nb::c_contig, nb::device::cpu>;
 using FloatTable = nb::ndarray<const float, nb::shape<256>, nb::c_contig, nb::device::cpu>;
 using Stripe = nb::ndarray<const std::uint8_t, nb::ndim<3>, nb::c_contig, nb::device::cpu>;     // (channels, rows, columns)
-using StripeSink = nb::ndarray<std::uint8_t, nb::ndim<3>, nb::c_contig, nb::device::cpu>;
+using StripeSink = Sink<std::uint8_t, nb::ndim<3>, nb::c_contig, nb::device::cpu>;
 
 void check_equal(std::size_t a, std::size_t b) {
   if (a != b) throw std::invalid_argument("the arrays differ in length");
@@ -58,52 +58,43 @@ void bind_words(nb::module_& m) {
   m.def("floats_to_words", [](const Floats& x, float reciprocal, int zero, const ByteTable& table, const ByteSink& words) {
     check_equal(x.size(), words.size());
     if (zero < 0 || zero > 255) throw std::invalid_argument("the zero point is not 0 to 255");
-    nb::gil_scoped_release free_threads;
-    return floats_to_words(x.data(), std::int64_t(x.size()), reciprocal, zero, table.data(), words.data());
+    return without_gil([&] { return floats_to_words(x.data(), std::int64_t(x.size()), reciprocal, zero, table.data(), words.data()); });
   });
   m.def("bytes_to_words", [](const Bytes& x, const ByteTable& table, const ByteSink& words) {
     check_equal(x.size(), words.size());
-    nb::gil_scoped_release free_threads;
-    bytes_to_words(x.data(), std::int64_t(x.size()), table.data(), words.data());
+    without_gil([&] { bytes_to_words(x.data(), std::int64_t(x.size()), table.data(), words.data()); });
   });
   m.def("words_to_floats", [](const Bytes& words, const FloatTable& table, const FloatSink& x) {
     check_equal(x.size(), words.size());
-    nb::gil_scoped_release free_threads;
-    words_to_floats(words.data(), std::int64_t(words.size()), table.data(), x.data());
+    without_gil([&] { words_to_floats(words.data(), std::int64_t(words.size()), table.data(), x.data()); });
   });
 
   m.def("zero_runs_encode", [](const Bytes& words, const ByteSink& out) {
     check_room(zero_runs_capacity(std::int64_t(words.size())), out);
-    nb::gil_scoped_release free_threads;
-    return zero_runs_encode(words.data(), std::int64_t(words.size()), out.data());
+    return without_gil([&] { return zero_runs_encode(words.data(), std::int64_t(words.size()), out.data()); });
   });
   m.def("zero_runs_decode", [](const Bytes& data, const ByteSink& words) {
-    nb::gil_scoped_release free_threads;
-    return zero_runs_decode(data.data(), std::int64_t(data.size()), std::int64_t(words.size()), words.data());
+    return without_gil([&] { return zero_runs_decode(data.data(), std::int64_t(data.size()), std::int64_t(words.size()), words.data()); });
   });
 
   m.def("columns_encode", [](const Stripe& words, const ByteSink& out) {
     const std::int64_t columns = std::int64_t(words.shape(0)), length = column_length(words);
     check_room(columns_capacity(columns, length), out);
-    nb::gil_scoped_release free_threads;
-    return columns_encode(words.data(), columns, length, out.data());
+    return without_gil([&] { return columns_encode(words.data(), columns, length, out.data()); });
   });
   m.def("columns_decode", [](const Bytes& data, const StripeSink& words) {
     const std::int64_t length = column_length(words);
-    nb::gil_scoped_release free_threads;
-    return columns_decode(data.data(), std::int64_t(data.size()), std::int64_t(words.shape(0)), length, words.data());
+    return without_gil([&] { return columns_decode(data.data(), std::int64_t(data.size()), std::int64_t(words.shape(0)), length, words.data()); });
   });
 
   m.def("slots_encode", [](const Stripe& words, std::int64_t cell_channels, std::int64_t cell_columns, bool padded, const ByteSink& out) {
     const CellGrid grid = grid_of(words, cell_channels, cell_columns, padded);
     check_room(slots_capacity(grid), out);
-    nb::gil_scoped_release free_threads;
-    return slots_encode(grid, words.data(), out.data());
+    return without_gil([&] { return slots_encode(grid, words.data(), out.data()); });
   });
   m.def("slots_decode", [](const Bytes& data, std::int64_t cell_channels, std::int64_t cell_columns, bool padded, const StripeSink& words) {
     const CellGrid grid = grid_of(words, cell_channels, cell_columns, padded);
-    nb::gil_scoped_release free_threads;
-    return slots_decode(grid, data.data(), std::int64_t(data.size()), words.data());
+    return without_gil([&] { return slots_decode(grid, data.data(), std::int64_t(data.size()), words.data()); });
   });
 
   m.def("ranges_encode", [](const Starts& starts, const Starts& bits, const ByteTable& range_of, const Bytes& words, const ByteSink& numbers, const ByteSink& out) {

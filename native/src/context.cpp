@@ -351,30 +351,43 @@ void each_cell(const ContextModel& m, int rows, int columns, int map_rows, Visit
 void ContextModel::prepare_lanes() {
   const int values = low + high + 1;
   const auto twice = [](int v) { return (static_cast<std::uint32_t>(v) & 0xFFFF) * 0x10001u; };
-  bool fits = bins.shift <= 15 && bins.lut[0] == 0 && bins.lut[context_lane_bins - 1] == bins.lut[context_bins - 1];
+  bool fits = classes <= 32 && bins.shift <= 15 && bins.lut[0] == 0 && bins.lut[context_lane_bins - 1] == bins.lut[context_bins - 1];
+  bool has_signs = false;
   int top = 0;
-  lanes.linear = true;
+  for (int v = 0; v < values; ++v) has_signs = has_signs || root[v] < 0, top = std::max(top, std::abs(int{root[v]}));
+  lanes.offset = has_signs ? 128 : 0;
   for (int v = 0; v < values; ++v) {
-    top = std::max(top, std::abs(int{root[v]}));
-    lanes.linear = lanes.linear && root[v] == v - low;
+    fits = fits && root[v] >= -lanes.offset && root[v] <= 127;
+    lanes.root_of[v] = static_cast<std::uint8_t>(root[v] + lanes.offset);
   }
-  if (!lanes.linear) {
-    fits = fits && low == 0 && top <= 255;
-    for (int v = 0; v < values; ++v) fits = fits && root[v] >= 0 && (v > 0 || root[v] == 0), lanes.root_of[v] = static_cast<std::uint8_t>(root[v]);
-  }
+  fits = fits && root[low] == 0;
+  const int heaviest = has_signs ? 64 : 127;  // two products are added up in 16 bits
   for (std::size_t c = 0; c < channels; ++c) {
-    std::int64_t most = std::abs(std::int64_t{bias[c]} - bins.low);
-    for (int k = 0; k < features(); ++k) {
-      most += std::int64_t{top} * std::abs(int{weights[c * features() + k]});
-      lanes.weights.push_back(twice(weights[c * features() + k]));
+    std::vector<int> w(weights.begin() + c * features(), weights.begin() + (c + 1) * features());
+    for (int k = 0; k < earlier; ++k) {
+      const int of = channel[c * earlier + k];
+      lanes.earlier.push_back(static_cast<std::uint8_t>(of < 0 ? 0 : of % 32));
+      const int first = context_spatial + (k ? context_positions + k - 1 : 0);
+      if (of < 0) std::fill_n(w.begin() + first, k ? 1 : context_positions, 0);
     }
-    lanes.bias.push_back(twice(bias[c] - bins.low));
+    std::int64_t most = std::abs(std::int64_t{bias[c]} - bins.low), sum = 0;
+    for (const int one : w) most += std::int64_t{top} * std::abs(one), sum += one, fits = fits && std::abs(one) <= heaviest;
     fits = fits && most <= 32767;
+    lanes.bias.push_back(twice(static_cast<int>(bias[c] - bins.low - lanes.offset * sum)));
+    // groups that pairs do not reach across: neighbours; earlier channels; the reference
+    const auto pair_up = [&](int first, int count) {
+      for (int k = 0; k < count; k += 2)
+        lanes.pairs.push_back(twice((w[first + k] & 255) | (k + 1 < count ? (w[first + k + 1] & 255) << 8 : 0)));
+    };
+    const int others = earlier ? context_positions + earlier - 1 : 0;
+    pair_up(0, context_spatial), pair_up(context_spatial, others);
+    if (reference) pair_up(context_spatial + others, context_positions);
   }
+  lanes.pair_count = channels ? static_cast<int>(lanes.pairs.size() / channels) : 0;
   lanes.whole = std::all_of(reciprocal.begin(), reciprocal.end(), [](float r) { return r == 1; });
   lanes.exact = lanes.whole && std::all_of(step128.begin(), step128.end(), [](float s) { return s * 128 == 1; }) &&
                 std::all_of(centroid.begin(), centroid.end(), [](std::int8_t c) { return c == 0; });
-  std::copy_n(bins.lut, context_lane_bins, lanes.class_of);
+  for (int i = 0; i < context_lane_bins; ++i) lanes.class_of[i] = static_cast<std::uint8_t>(bins.lut[i] << 3);
   lanes.centroid.assign(centroid.begin(), centroid.end());
   lanes.encode.assign(static_cast<std::size_t>(classes) * 256, 0), lanes.decode.assign(static_cast<std::size_t>(classes) << context_table_bits, 0);
   for (int t = 0; t < tokens; ++t) {
@@ -434,6 +447,7 @@ void context_encode(const ContextModel& m, const float* x, const float* before, 
     sizes.push_back(static_cast<std::uint16_t>(words.size()));
     for (const std::uint16_t w : words) bodies.push_back(static_cast<std::uint8_t>(w)), bodies.push_back(static_cast<std::uint8_t>(w >> 8));
   });
+  if (std::all_of(sizes.begin(), sizes.end(), [](std::uint16_t s) { return s == 0; })) return;  // no bytes: nothing but zeros
   for (const std::uint16_t s : sizes) out.push_back(static_cast<std::uint8_t>(s)), out.push_back(static_cast<std::uint8_t>(s >> 8));
   out.insert(out.end(), bodies.begin(), bodies.end());
 }

@@ -76,6 +76,7 @@ TP_FOLDING std::uint32_t by_folding(const std::uint8_t* p, std::size_t n, std::u
   __m512i x0 = _mm512_xor_si512(_mm512_loadu_si512(p), _mm512_zextsi128_si512(_mm_cvtsi32_si128(int(c))));
   __m512i x1 = _mm512_loadu_si512(p + 64), x2 = _mm512_loadu_si512(p + 128), x3 = _mm512_loadu_si512(p + 192);
   for (p += 256, n -= 256; n >= 256; p += 256, n -= 256) {
+    for (int i = 0; i < 256; i += 64) __builtin_prefetch(p + 2048 + i, 0, 2);
     x0 = fold(x0, by2048, _mm512_loadu_si512(p)), x1 = fold(x1, by2048, _mm512_loadu_si512(p + 64));
     x2 = fold(x2, by2048, _mm512_loadu_si512(p + 128)), x3 = fold(x3, by2048, _mm512_loadu_si512(p + 192));
   }

@@ -98,7 +98,7 @@ Outcome encode_payload(const MapKernel& kernel, const MapView& map, const std::u
   Outcome found[max_groups];
   parallel(groups.count, groups.count, [&](int group) {
     std::uint8_t* at = place_of(group);
-    for (std::int64_t s = groups.first_of(group); s < groups.first_of(group + 1); ++s) {
+    for (std::int64_t s = groups.first_of(group); s < groups.first_of(group + 1) && !stop_asked(); ++s) {
       const Outcome written = kernel.encode(map, s, at);
       if (written.fault != Fault::none) {
         found[group] = written;
@@ -133,7 +133,7 @@ Outcome decode_payload(const MapKernel& kernel, const std::uint8_t* payload, std
   parallel(groups.count, groups.count, [&](int group) {
     const std::uint8_t* at = payload + head_nbytes + 8 * stripes;
     const std::uint8_t* const end = payload + nbytes;
-    for (std::int64_t s = 0; s < groups.first_of(group + 1); ++s) {
+    for (std::int64_t s = 0; s < groups.first_of(group + 1) && !stop_asked(); ++s) {
       const std::int64_t size = table.nbytes_of(s);
       Outcome read;
       if (size > end - at) {

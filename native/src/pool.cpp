@@ -18,15 +18,20 @@ namespace {
 constexpr int max_workers = 255;
 constexpr int spins = 2000;  // a few microseconds of looking before a worker sleeps: maps follow one another closely
 
+constexpr auto between_polls = std::chrono::milliseconds(50);
+
+thread_local Stop* stop = nullptr;  // of the call that this thread makes or works for
+
 struct Job {
   void (*run)(void*, int);
   void* context;
   int count;
   std::atomic<int> next{0};
+  Stop* const caller = stop;
   int helpers = 0;  // workers inside; guarded by the pool's mutex
 
   void work() {
-    for (int i; (i = next.fetch_add(1, std::memory_order_relaxed)) < count;) run(context, i);
+    for (int i; !stop_asked() && (i = next.fetch_add(1, std::memory_order_relaxed)) < count;) run(context, i);
   }
 };
 
@@ -53,7 +58,11 @@ class Pool {
     std::unique_lock lock(mutex_);
     std::erase(jobs_, &job);  // seats that nobody took
     waiting_.store(int(jobs_.size()), std::memory_order_release);
-    done_.wait(lock, [&] { return job.helpers == 0; });
+    while (!done_.wait_for(lock, between_polls, [&] { return job.helpers == 0; })) {
+      lock.unlock();  // a poll may wait for a lock whose holder waits for ours
+      stop_asked();
+      lock.lock();
+    }
   }
 
  private:
@@ -69,7 +78,9 @@ class Pool {
         waiting_.store(int(jobs_.size()), std::memory_order_release);
         ++job->helpers;
       }
+      stop = job->caller;
       job->work();
+      stop = nullptr;
       {
         const std::lock_guard lock(mutex_);
         if (--job->helpers == 0) done_.notify_all();
@@ -109,6 +120,22 @@ Pool& pool() {
 }
 
 }  // namespace
+
+Stop::Stop(bool (*poll)()) : poll_(poll), next_(std::chrono::steady_clock::now() + between_polls), outer_(stop) { stop = this; }
+Stop::~Stop() { stop = outer_; }
+
+bool Stop::asked() {
+  if (asked_.load(std::memory_order_relaxed)) return true;
+  if (std::this_thread::get_id() != caller_) return false;
+  const auto now = std::chrono::steady_clock::now();
+  if (now < next_) return false;
+  const bool asked = poll_();
+  asked_.store(asked, std::memory_order_relaxed);
+  next_ = std::chrono::steady_clock::now() + between_polls;
+  return asked;
+}
+
+bool stop_asked() { return stop && stop->asked(); }
 
 void run_parallel(int count, int threads, void (*run)(void*, int), void* context) {
   Job job{run, context, count};

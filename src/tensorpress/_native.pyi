@@ -12,6 +12,9 @@ def crc32c(data: bytes | bytearray | memoryview, seed: int = 0) -> int: ...
 
 def frame_head(payload: bytes | bytearray | memoryview, index_nbytes: int, site: int, plan_id: int) -> bytes: ...
 
+def read_frame(data: memoryview) -> tuple[int, int, int, int, int, int] | None:
+    """(site, plan id, first byte of the payload, its end, code of its type, values), or None where anything is wrong."""
+
 def read_index(payload: memoryview) -> tuple[int, tuple[int, ...], int, int] | None:
     """(code of the type, shape, bytes of the head, stripes), or None where anything is wrong."""
 
@@ -45,6 +48,19 @@ class Cells(MapKernel):
         zero_map: bool,
         plane_codes: bool,
         width: int,
+    ) -> None: ...
+
+class ChannelDct(MapKernel):
+    def __init__(
+        self,
+        zero: int,
+        symbol_of: _Bytes,
+        level_of: _Bytes,
+        keep: _Bytes,
+        multiplier: NDArray[np.uint16],
+        offset: NDArray[np.uint16],
+        backward: NDArray[np.int16],
+        fraction: int,
     ) -> None: ...
 
 def count_modes(payload: _Bytes, index_nbytes: int) -> list[int]: ...

@@ -33,6 +33,9 @@ VARIANTS += [
     ("dct_cm", {"step": 3.0, "transform": "none"}),
     ("dct_cm", {"step": 8.0, "profile": "paper"}),
     ("dct_cm", {"step": 8.0, "profile": "paper", "transform": "dct", "lengths": (16,)}),
+    ("dct_cm", {"step": 4.0, "profile": "fixed"}),
+    ("dct_cm", {"step": 4.0, "profile": "fixed", "transform": "dct", "lengths": (8,)}),
+    ("dct_cm", {"step": 30.0, "profile": "fixed", "transform": "dct", "lengths": (32,)}),
     ("klt", {"coder": "huffman"}),
     ("klt", {"block": 8, "bits": 6.5}),
     ("context", {"backend": "fast"}),
@@ -91,6 +94,17 @@ def test_kernel_equals_its_slow_twin(variant):
             payload = codec.encode_payload(x)
             assert payload == codec.encode_payload(x, fused=False)
             assert np.array_equal(codec.decode_payload(payload), codec.decode_payload(payload, fused=False))
+
+
+def test_kernel_equals_its_slow_twin_on_maps_of_one_value(variant):
+    codec = fitted(*variant, feature_map((40, 20, 9), signed=True))
+    for value in (0.0, 1e-6, 5.0, -5.0):
+        x = np.full((40, 20, 9), value, np.float32)
+        payload = codec.encode_payload(x)
+        assert payload == codec.encode_payload(x, fused=False)
+        assert np.array_equal(codec.decode_payload(payload), codec.decode_payload(payload, fused=False))
+        x[:, 8:16] = feature_map((40, 8, 9), signed=True)  # stripes of one value before and behind
+        assert codec.encode_payload(x) == codec.encode_payload(x, fused=False)
 
 
 PORTABLE = """

@@ -42,6 +42,16 @@ def test_frame():
     assert write_frame(codec.encode_payload(x), 3, 0x1234ABCD) == example("frame")
 
 
+def test_fixed_profile():
+    x = np.zeros((5, 2, 3), np.uint8)
+    x[:4], x[1, 0, 1], x[4, 0, 2] = [[0, 9, 200], [50, 50, 0]], 80, 9
+    y = np.zeros_like(x)
+    y[:4], y[:4, 0, 1], y[4, 0, 2] = [[0, 9, 200], [48, 48, 0]], [9, 80, 8, 15], 8
+    codec = registry.build("dct_cm", {"profile": "fixed", "length": 4, "step": 8.0, "scale": 1.0, "reciprocal": 1.0})
+    assert codec.encode_payload(x) == example("fixed")
+    assert np.array_equal(codec.decode_payload(example("fixed")), y)
+
+
 @pytest.mark.parametrize("codec_id", ["rle", "csc", "slots"])
 def test_packed_words(codec_id):
     x = np.array([[[0, 0, 7, 0, 255]], [[0, 0, 0, 1, 0]]], np.uint8)

@@ -17,7 +17,16 @@ from tensorpress.core import registry
 HERE = Path(__file__).parent / "streams"
 VERSION = 1
 OPTIONS: dict[str, dict[str, dict]] = {  # beside the default of every card
-    "dct_cm": {"coarse": {"step": 6.0}, "transform": {"step": 5.0, "transform": "dct"}, "paper": {"step": 8.0, "profile": "paper", "transform": "dct", "lengths": [8]}},
+    "dct_cm": {
+        "coarse": {"step": 6.0},
+        "transform": {"step": 5.0, "transform": "dct"},
+        "paper": {"step": 8.0, "profile": "paper", "transform": "dct", "lengths": [8]},
+        "fixed": {"step": 4.0, "profile": "fixed"},
+        "fixed-4": {"step": 12.0, "profile": "fixed", "transform": "dct", "lengths": [4]},
+        "fixed-8": {"step": 5.0, "profile": "fixed", "transform": "dct", "lengths": [8]},
+        "fixed-16": {"step": 3.0, "profile": "fixed", "transform": "dct", "lengths": [16], "masks": False},
+        "fixed-32": {"step": 60.0, "profile": "fixed", "transform": "dct", "lengths": [32]},
+    },
     "zvc": {"coarse": {"step": 6.0}},
     "rle": {"coarse": {"step": 6.0}},
     "csc": {"coarse": {"step": 6.0}},

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tensorpress.core import registry
 from tensorpress.core.codec import Codec
 from tensorpress.core.container import BUNDLE, Container
 from tensorpress.core.errors import InputError, StreamError
@@ -150,6 +151,28 @@ def test_channels_last_writes_the_same_bytes_and_stays() -> None:
     assert kept[0] == kept[1] == kept[2] + kept[3] + kept[4]
     assert seen[0].is_contiguous() and seen[1].is_contiguous(memory_format=torch.channels_last) and torch.equal(seen[0], seen[1])
     assert torch.equal(seen[0], (x.relu() / 0.25).round() * 0.25)
+
+
+@pytest.mark.parametrize("codec", ["zvc", "dct_cm", "huffman"])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_an_operation_in_place_is_decoded_in_place(codec: str, layout: torch.memory_format) -> None:
+    """The same values, frames and calls whether decoded over the operand, beside it for a watch, or for an operation that is not in place."""
+    found = []
+    for inplace, watch, keep in [(True, False, False), (True, True, True), (True, False, True), (False, False, False)]:
+        torch.manual_seed(1)
+        model = nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(inplace), nn.Conv2d(16, 8, 3), nn.ReLU(inplace)).eval().to(memory_format=layout)
+        x = torch.randn(2, 3, 19, 14).to(memory_format=layout)
+        sites = [Site("1", 0, "relu"), Site("3", 0, "relu")]
+        with torch.inference_mode():
+            samples = [model[:2](x)[0].numpy(), model(x)[0].numpy()]
+            entries = tuple(Entry(site, registry.build(codec, {"step": 3.0}).fit([s]), s.shape) for site, s in zip(sites, samples))
+            seen: list[bool] = []
+            note = seen.append
+            look = (lambda index, before, after, payload, nbytes, note=note: note(bool((before != after).any()))) if watch else None
+            with attach(FeaturePlan("features", fingerprint(model), entries), model, keep=keep, watch=look) as run:
+                found.append((model(x).numpy().tobytes(), tuple(call.nbytes for call in run.calls)))
+        assert seen == [True] * 4 * watch and len(run.frames) == 4 * keep
+    assert len(set(found)) == 1
 
 
 def test_gradients_pass_straight_through() -> None:

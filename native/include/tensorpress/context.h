@@ -30,11 +30,14 @@ struct ContextBins {
 // What the lanes of context_lanes.cpp look up.
 struct ContextLanes {
   bool usable = false;                 // sums fit into 16 bits, and tables are as they expect
-  bool linear = false;                 // a root is the value itself
+  int offset = 0;                      // what roots are stored with: 128 where they have signs
   bool whole = false, exact = false;   // reciprocals are 1; and so are steps, and no centroid moves a value
-  std::uint8_t class_of[context_lane_bins] = {};  // by step of the grid
-  std::uint8_t root_of[256] = {};      // by value, where roots are not linear
-  std::vector<std::uint32_t> weights, bias;  // the model's in both halves of a word; bias less the low end of the grid
+  std::uint8_t class_of[context_lane_bins] = {};  // class << 3, by step of the grid
+  std::uint8_t root_of[256] = {};      // root + offset, by value + low
+  int pair_count = 0;                  // of weights, for a channel
+  std::vector<std::uint32_t> pairs;    // [channels][pairs] two weights as bytes, in both halves: those that context_lanes.cpp adds up together
+  std::vector<std::uint32_t> bias;     // [channels] in both halves; less the low end of the grid, and what the offset adds to sums
+  std::vector<std::uint8_t> earlier;   // [channels][earlier] in the block of 32; 0, with weights of 0, for none
   std::vector<std::uint32_t> encode;   // [classes][256], by value + low: frequency << 20 | start << 8 | extra bits << 4 | extra
   std::vector<std::uint32_t> decode;   // [classes][2^11], by slot: frequency << 20 | slot - start << 8 | first value + low
   std::vector<std::int32_t> centroid;  // [classes][4]
@@ -62,7 +65,7 @@ struct ContextModel {
   std::vector<std::uint16_t> path;              // [tokens][path_length]: node << 1 | bit; 0xFFFF ends it
   int path_length = 0;
   std::vector<std::uint32_t> start;             // [contexts][nodes]: first states of the adaptive models
-  std::vector<std::uint32_t> cdf;               // fast: [classes][tokens + 1], of 2^12
+  std::vector<std::uint32_t> cdf;               // fast: [classes][tokens + 1], of 2^11
   std::vector<std::uint16_t> slots;             // fast: [classes][2^11]
   std::vector<std::int8_t> centroid;            // [classes][4], 1/128 of a step
   std::vector<std::int32_t> price;              // [classes][values]: 1/256 bit, for the encoder's choice

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tensorpress import _native
 from tensorpress.blocks import dct
-from tensorpress.blocks.cells import DCT_SHIFT, CellRules, native_cells
+from tensorpress.blocks.cells import DCT_SHIFT, CellRules
 from tensorpress.blocks.levels import TOP, LevelMap
 from tensorpress.core.payload import STRIPE_ROWS, head_bytes, stripe_count
 
@@ -18,11 +19,11 @@ SAMPLE_VALUES = 1 << 17  # values of each map that a trial codes: enough for a c
 HEAD_U8 = np.dtype(np.uint8)
 
 Rules = Callable[[Any, int], CellRules]
+Native = Callable[[Any, int], _native.MapKernel]
 
 
-def cost(levels: NDArray[np.uint8], rules: CellRules, lagrangian: float) -> float:
+def cost(levels: NDArray[np.uint8], native: _native.MapKernel, lagrangian: float) -> float:
     """Squared error + lagrangian * bits of coding (C, H, W) levels for real."""
-    native = native_cells(rules)
     head = head_bytes(HEAD_U8, levels.shape)
     payload, *_ = native.encode(levels, 1.0, head, None, 1)  # as uint8 it takes levels as they are; the rules hold the zero point
     decoded = np.empty_like(levels)
@@ -66,18 +67,18 @@ def coefficients(maps: Sequence[NDArray[np.uint8]], zero: int, length: int) -> N
     return np.concatenate(parts, 1)
 
 
-def fit_transform(maps: Sequence[LevelMap], config: Any, rules_of: Rules) -> dict[str, Any]:
+def fit_transform(maps: Sequence[LevelMap], config: Any, rules_of: Rules, native_of: Native) -> dict[str, Any]:
     """The DCT length (0: none), keep-mask and DCT centroids with the least cost on excerpts of `maps`.
 
-    `config` is a frozen dataclass with step, lengths, masks, transform, lagrangian; `rules_of(config, zero)` its rules.
+    `config` is a frozen dataclass with step, lengths, masks, transform, lagrangian; `rules_of(config, zero)` its rules, `native_of` its kernel.
     """
     zero = maps[0].zero
     samples = [excerpt(m.levels) for m in maps]
     lagrangian = config.lagrangian
 
     def total(candidate: Any) -> float:
-        rules = rules_of(candidate, zero)
-        return sum(cost(levels, rules, lagrangian) for levels in samples)
+        native = native_of(candidate, zero)
+        return sum(cost(levels, native, lagrangian) for levels in samples)
 
     if config.length is not None:  # a length and a mask that were given, or learned, stay
         given = {"length": config.length, "keep": tuple(config.keep), "dct_centroid": (0.0, 0.0, 0.0)}

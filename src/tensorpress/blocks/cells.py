@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 
 from tensorpress import _native
 from tensorpress.blocks import bits, dct
-from tensorpress.blocks.levels import TOP, LevelMap
+from tensorpress.blocks.levels import TOP, LevelMap, Levels
+from tensorpress.core.codec import DeviceKernel
 from tensorpress.core.errors import StreamError
 from tensorpress.core.payload import STRIPE_ROWS, Reader, Writer, chw, stripe_count
 from tensorpress.core.stage import Stage
@@ -284,7 +285,7 @@ def unpack_planes(payload: memoryview, flags: int, mode: int, planes: int, cell_
         used = int(counts[p] * widths[p])
         if counts[p]:
             taken = bits.unpack(values[done : done + used], int(widths[p])) if widths[p] else np.zeros(counts[p], np.uint32)
-            symbols[p, nonzero[p]] = taken + (1 if codes[p] < DENSE else 0)
+            symbols[p, nonzero[p]] = taken + (1 if codes[p] < DENSE else 0) & 255  # 8 bits that hold 255 wrap, as they do in a byte
         done += used
     if at != len(payload):
         raise StreamError(f"cell of mode {MODES[mode]} has {len(payload)} payload bytes, its sections fill {at}")
@@ -382,6 +383,11 @@ class Cells(Stage[LevelMap, None]):
 
     def __init__(self, rules_for: dict[int, CellRules], zero_of: Callable[[np.dtype[Any]], int]) -> None:
         self.rules_for, self.zero_of = rules_for, zero_of
+
+    def on_device(self, levels: Levels) -> DeviceKernel:
+        from tensorpress.blocks.gpu.cells import CellsOnDevice
+
+        return CellsOnDevice(levels, self.rules_for)
 
     def encode(self, x: LevelMap, out: Writer) -> None:
         shape, rules = chw(out.shape), self.rules_for[x.zero]

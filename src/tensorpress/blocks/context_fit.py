@@ -110,7 +110,7 @@ def chosen_channels(t: NDArray[np.float32], count: int, cells: bool) -> NDArray[
 
 
 def fit_predictors(
-    roots: Sequence[NDArray[np.int16]], before: Sequence[NDArray[np.int16]] | None, earlier: int, cells: bool, neighbours: bool, top: int
+    roots: Sequence[NDArray[np.int16]], before: Sequence[NDArray[np.int16]] | None, earlier: int, cells: bool, neighbours: bool, top: int, heaviest: int
 ) -> tuple[NDArray[np.int16], NDArray[np.int8], NDArray[np.int16]]:
     """(channel, weights, bias) of every channel: ridge regression of its roots on what the decoder knows."""
     channels = roots[0].shape[0]
@@ -143,6 +143,7 @@ def fit_predictors(
         w = np.linalg.solve(gram.astype(np.float64), (a.transpose(0, 2, 1) @ (y - mean_y)[..., None]).astype(np.float64))[..., 0]
         fixed = np.clip(np.rint(w * WEIGHT), -127, 127)
         if cells:  # room for the bias as well
+            fixed = np.clip(fixed, -heaviest, heaviest)
             fixed = np.trunc(fixed * np.minimum(1, 0.75 * FAST_LIMIT / top / np.maximum(np.abs(fixed).sum(1, keepdims=True), 1)))
         weights[some] = fixed
         limit = FAST_LIMIT - top * np.abs(fixed).sum(1) if cells else 32767
@@ -218,7 +219,7 @@ def fit_model(samples: Sequence[Floats], before: Sequence[Floats] | None, wanted
     q0 = [whole(x, offset) for x in samples]
     references = [root[whole(x, 0.5) + wanted.low] for x in before] if before is not None else None
     roots = [root[q + wanted.low] for q in q0]
-    channel, weights, bias = fit_predictors(roots, references, wanted.earlier, wanted.cells, wanted.neighbours, int(np.abs(root).max()))
+    channel, weights, bias = fit_predictors(roots, references, wanted.earlier, wanted.cells, wanted.neighbours, int(np.abs(root).max()), 64 if linear else 127)
     mean = np.mean([np.abs(t).mean((1, 2)) for t in roots], axis=0)
     group = np.zeros(len(mean), np.uint8) if wanted.cells else np.searchsorted(np.quantile(mean, np.arange(1, GROUPS) / GROUPS), mean).astype(np.uint8)
     classes, tokens = wanted.classes or CLASSES[wanted.cells], alphabet.tokens

@@ -22,7 +22,7 @@ from tensorpress.core.errors import InputError
 
 SPATIAL, POSITIONS = 6, 5  # W N NW NE WW NN; same, E, S, W, N
 BINS, COARSE, NEAR = 1024, 5, 6
-FAST_BINS = 128  # edges of the fast coder lie below: its table fits into registers
+FAST_BINS = 128  # edges of the fast coder lie below: its table fits into two registers
 TABLE_BITS = 11
 FAST_LIMIT = 32767  # of a fast prediction, whatever the values: it is added up in 16 bits
 MAX_MODEL_NBYTES = 1 << 26  # of an unpacked model
@@ -76,10 +76,12 @@ class Alphabet:
         return len(self.arrays["token_bits"])
 
     def roots(self, linear: bool, cells: bool) -> NDArray[np.int16]:
-        """What predictions see of each value: 16 sqrt(|q|) with its sign, or 2 q; the fast coder sees half of that."""
-        values = range(-self.low, self.high + 1)
-        unit, square = (1, 64) if cells else (2, 256)
-        return np.array([unit * q if linear else math.copysign(math.isqrt(square * abs(q)), q) for q in values], np.int16)
+        """What predictions see of each value: 16 sqrt(|q|) with its sign, or 2 q; the fast coder sees half of that, or less: 8 bits."""
+        values = np.arange(-self.low, self.high + 1)
+        if linear:
+            return (values >> (max(self.low, self.high) > 127) if cells else 2 * values).astype(np.int16)
+        square = 64 if cells else 256
+        return np.array([math.copysign(math.isqrt(square * abs(q)), q) for q in values.tolist()], np.int16)
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,7 +168,7 @@ class ContextModel:
     bins: tuple[Bins, ...]  # of the prediction; max: also of its spatial and cross parts, and coarse
     lengths: NDArray[np.uint8]  # max: code length of each token
     start: NDArray[np.int8]  # max: [contexts, nodes] log odds of a 1, 1/16
-    frequencies: NDArray[np.uint16]  # fast: [classes, tokens], less one, of 2^12
+    frequencies: NDArray[np.uint16]  # fast: [classes, tokens], less one, of 2^11
     centroid: NDArray[np.int8]  # [classes, 4], 1/128 of a step: added to magnitudes 0, 1, 2 and above
 
     @property
@@ -204,7 +206,7 @@ class ContextModel:
 
     @cached_property
     def cdf(self) -> NDArray[np.uint32]:
-        """fast: [classes, tokens + 1] of 2^12."""
+        """fast: [classes, tokens + 1] of 2^11."""
         rows = np.cumsum(self.frequencies.astype(np.int64) + 1, axis=1)
         return np.pad(rows, ((0, 0), (1, 0))).astype(np.uint32)
 
@@ -279,7 +281,7 @@ class ContextModel:
             b_low, shift, count = struct.unpack_from("<iBB", data, at)
             edges = np.frombuffer(data, "<u2", count, at + 6).tolist()
             at += 6 + 2 * count
-            if shift > 30 or count > 63 or edges != sorted(edges) or (edges and edges[-1] >= BINS):
+            if shift > 30 or count > 63 or edges != sorted(edges) or (edges and edges[-1] >= (FAST_BINS if cells else BINS)):
                 raise InputError("context model: the edges of its classes do not rise, or leave their grid")
             found.append(Bins(b_low, shift, tuple(edges)))
         if not cells and (found[3].classes != COARSE or max(found[1].classes, found[2].classes) > 32):
@@ -300,7 +302,7 @@ class ContextModel:
         if cells:
             frequencies = take("<u2", tokens, found[0].classes).T
             if (frequencies.sum(axis=1, dtype=np.int64) + tokens != 1 << TABLE_BITS).any():
-                raise InputError("context model: the frequencies of a class do not sum to 2^12")
+                raise InputError("context model: the frequencies of a class do not sum to 2^11")
         else:
             lengths = take("u1", tokens)
             contexts = found[0].classes + found[1].classes * found[2].classes + COARSE * groups(group) * NEAR

@@ -245,7 +245,7 @@ def encode_fast(model: ContextModel, x: Array, before: Array | None, lagrangian:
         else:
             sizes += len(words).to_bytes(2, "little")
             bodies += b"".join(word.to_bytes(2, "little") for word in reversed(words))
-    return bytes(sizes + bodies)
+    return bytes(sizes + bodies) if any(sizes) else b""
 
 
 def decode_fast(model: ContextModel, data: bytes, before: Array | None, out: Array, map_rows: int) -> None:

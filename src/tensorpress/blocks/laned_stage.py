@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tensorpress import _native
-from tensorpress.blocks.map_kernel import NOT_FINITE, OUTPUT_SMALL
+from tensorpress.blocks.map_kernel import DIRECT, NOT_FINITE, OUTPUT_SMALL
 from tensorpress.blocks.uniform import QUANTISABLE, Uniform, as_float32, quantise, restore
 from tensorpress.coding.lanes import LaneTables, decode, encode
 from tensorpress.core.errors import InputError, StreamError
@@ -45,7 +45,7 @@ class LanedKernel:
     """Byte-equal twin of `Uniform >> LanedStage`: float32 and 8-bit integers as they are, other floats by way of float32."""
 
     def __init__(self, levels: Uniform, tables: LaneTables) -> None:
-        self.levels = levels
+        self.levels, self.step, self.reciprocal = levels, float(levels.step), float(levels.reciprocal)
         frequencies, bottom, top = np.array(tables.frequencies, np.uint32), -levels.zero_point, levels.levels - 1 - levels.zero_point
         self.native = {}
         identity = np.minimum(np.arange(256), levels.levels - 1).astype(np.uint8)
@@ -65,9 +65,11 @@ class LanedKernel:
 
     def encode(self, x: Array, out: Array | None = None, reference: Array | None = None) -> bytes | memoryview:
         plain = as_float32(x, self.levels.codec) if x.dtype.kind == "f" and x.dtype != np.float32 else x
-        found, fault, *_ = self.native[x.dtype.kind].encode(
-            plain.reshape(chw(x.shape)), float(self.levels.reciprocal), head_bytes(x.dtype, x.shape), out, threads(x.size)
-        )
+        plain = plain if plain.ndim == 3 else plain.reshape(chw(x.shape))
+        try:
+            found, fault, *_ = self.native[x.dtype.kind].encode(plain, self.reciprocal, head_bytes(x.dtype, x.shape), out, threads(x.size))
+        except ValueError as error:  # its size
+            raise InputError(f"a tensor of shape {x.shape} cannot be encoded: {error}") from None
         if fault == NOT_FINITE:
             as_float32(x, self.levels.codec)  # says where
         if fault == OUTPUT_SMALL and out is not None:
@@ -77,14 +79,11 @@ class LanedKernel:
         return found if out is None else out.data[:found]
 
     def decode(self, src: Reader, out: Array) -> None:
-        view = out.reshape(chw(out.shape))
-        direct = out.dtype.itemsize == 1 or out.dtype == np.float32
-        direct = direct and np.may_share_memory(out, view)
+        view = out if out.ndim == 3 else out.reshape(chw(out.shape))
+        direct = out.dtype in DIRECT and (view is out or np.may_share_memory(out, view))
         if not direct:
             view = np.empty(view.shape, np.float32 if out.dtype.kind == "f" else out.dtype)
-        _, fault, stripe, *_ = self.native[out.dtype.kind].decode(
-            src.payload, src.head_nbytes, view, float(self.levels.step), threads(view.size)
-        )
+        _, fault, stripe, *_ = self.native[out.dtype.kind].decode(src.payload, src.head_nbytes, view, self.step, threads(view.size))
         if fault:
             raise StreamError(f"stripe {stripe} is damaged: its check fails, or its bytes are no rANS string of its symbols")
         if not direct:

@@ -121,6 +121,8 @@ class Levels(Stage[Array, LevelMap]):
             with np.errstate(over="ignore"):
                 return values.astype(src.dtype).reshape(src.shape)
         words = y.levels
+        if words.itemsize != src.dtype.itemsize:
+            raise StreamError(f"payload declares {src.dtype}, which this codec does not write")
         if src.dtype == np.int8:
             words = (y.levels.astype(np.int16) - 128).astype(np.int8)
         return np.ascontiguousarray(words).view(src.dtype).reshape(src.shape)

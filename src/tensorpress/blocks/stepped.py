@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from tensorpress.blocks.cells import CellRules, make_rules
 from tensorpress.blocks.levels import Array, LevelMap, Levels
 from tensorpress.blocks.map_kernel import MapKernel
 from tensorpress.blocks.stepped_kernel import SteppedKernel
+from tensorpress.blocks.words import ZeroBitmap
 from tensorpress.core.codec import Codec
 from tensorpress.core.errors import InputError
 from tensorpress.core.payload import Reader, Writer
@@ -92,4 +94,5 @@ def stepped_codec(
 
     front, words = Stepped(config), stage(config, levels, state)
     kernel = SteppedKernel(levels, front.rules, words) if native is None else MapKernel(levels, {z: native(r) for z, r in front.rules.items()})
-    return Codec(codec, config, levels >> front >> words, dict(state), fit, kernel)
+    device = partial(words.on_device, front.rules) if isinstance(words, ZeroBitmap) else None
+    return Codec(codec, config, levels >> front >> words, dict(state), fit, kernel, device)

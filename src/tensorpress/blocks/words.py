@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tensorpress import _native
+from tensorpress.blocks.cells import CellRules
 from tensorpress.blocks.levels import LevelMap, Levels
+from tensorpress.core.codec import DeviceKernel
 from tensorpress.core.errors import StreamError
 from tensorpress.core.payload import STRIPE_ROWS, Reader, Writer, chw, stripe_count
 from tensorpress.core.stage import Stage
@@ -21,8 +24,10 @@ def stripes_of(words: Words, count: int) -> list[Words]:
     return [np.ascontiguousarray(words[:, s * STRIPE_ROWS : (s + 1) * STRIPE_ROWS]).reshape(-1) for s in range(count)]
 
 
-def word_type(src: Reader) -> np.dtype[Any]:
-    """The unsigned words that a payload of this type holds: 8-bit levels for floats, else its own width."""
+def word_type(src: Reader, levels: Levels) -> np.dtype[Any]:
+    """The unsigned words that a payload of this type holds: 8-bit levels for floats, else its own width. StreamError where `levels` has no such words."""
+    if src.dtype.kind != "f" and src.dtype.itemsize > 1 and not levels.wide:
+        raise StreamError(f"payload declares {src.dtype}, which this codec does not write")
     return np.dtype(np.uint8) if src.dtype.kind == "f" else np.dtype(f"<u{src.dtype.itemsize}")
 
 
@@ -46,7 +51,7 @@ class WordStage(Stage[LevelMap, None]):
 
     def decode(self, y: None, src: Reader) -> LevelMap:
         channels, rows, columns = chw(src.shape)
-        words = np.empty((channels, rows, columns), word_type(src))
+        words = np.empty((channels, rows, columns), word_type(src, self.levels))
         for stripe in range(stripe_count(src.shape)):
             part = words[:, stripe * STRIPE_ROWS : (stripe + 1) * STRIPE_ROWS]
             flat = np.empty(part.size, words.dtype)
@@ -57,6 +62,11 @@ class WordStage(Stage[LevelMap, None]):
 
 class ZeroBitmap(WordStage):
     """One bit a value, then the non-zero words (1 to 8 bytes)."""
+
+    def on_device(self, rules: Mapping[int, CellRules]) -> DeviceKernel:
+        from tensorpress.blocks.gpu.zero_bitmap import ZeroBitmapOnDevice
+
+        return ZeroBitmapOnDevice(self.levels, rules)
 
     def pack(self, words: Words) -> bytes:
         raw = words.view(np.uint8)

@@ -18,6 +18,14 @@ def crc32c(data: Buffer, seed: int = 0) -> int:
     return _crc32c(data, seed)
 
 
+def row_of_bytes(data: Any) -> memoryview:
+    """Any buffer as one row of unsigned bytes; a copy only where its items do not lie side by side."""
+    view = memoryview(data)
+    if view.format == "B" and view.ndim == 1 and view.c_contiguous:
+        return view
+    return view.cast("B") if view.c_contiguous and view.nbytes else memoryview(view.tobytes())
+
+
 def varint(value: int) -> bytes:
     """`value` >= 0 as little-endian base-128 (LEB128), the shortest form."""
     out = bytearray()

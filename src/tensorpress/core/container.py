@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tensorpress.core.binary import Buffer, canonical_json, crc32c, parse_json, read_varint, varint
+from tensorpress.core.binary import Buffer, canonical_json, crc32c, parse_json, read_varint, row_of_bytes, varint
 from tensorpress.core.errors import StreamError
 
 VERSION = 1
@@ -52,7 +52,7 @@ class Container:
     @classmethod
     def from_bytes(cls, data: Buffer, kind: bytes, *, max_nbytes: int = MAX_NBYTES) -> Container:
         """Parse and verify. StreamError names the byte and the reason; nothing larger than the input is allocated."""
-        data = memoryview(data)
+        data = row_of_bytes(data)
         what = KINDS[kind]
         if len(data) > max_nbytes:
             raise StreamError(f"{what} of {len(data)} bytes is over the limit of {max_nbytes}")

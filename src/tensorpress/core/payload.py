@@ -18,12 +18,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tensorpress import _native
-from tensorpress.core.binary import Buffer, crc32c, read_varint, varint
+from tensorpress.core.binary import Buffer, crc32c, read_varint, row_of_bytes, varint
 from tensorpress.core.container import MAX_NBYTES, section_seed
 from tensorpress.core.errors import InputError, StreamError
 
 STRIPE_ROWS = 8
 MAX_RANK = 8
+MAX_VALUES = 1 << 40
+MAX_STRIPE_NBYTES = (1 << 32) - 1
 # the order is the code in the format: append only
 DTYPES = tuple(np.dtype(d) for d in ("f4", "f2", "f8", "u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8", "?"))
 DTYPE_CODES = {d: i for i, d in enumerate(DTYPES)}
@@ -54,6 +56,15 @@ def head_bytes(dtype: np.dtype, shape: Shape) -> bytes:
     return bytes([DTYPE_CODES[dtype], len(shape)]) + b"".join(varint(n) for n in shape)
 
 
+def check_size(dtype: np.dtype, shape: Shape) -> None:
+    """InputError where an array is larger than a payload can be, or its stripes are before any codec has made them shorter."""
+    channels, rows, columns = chw(shape)
+    if channels * rows * columns > MAX_VALUES:
+        raise InputError(f"a tensor of shape {shape} has more than 2^40 values")
+    if channels * min(rows, STRIPE_ROWS) * columns * (1 if dtype.kind == "f" else dtype.itemsize) > MAX_STRIPE_NBYTES:
+        raise InputError(f"{STRIPE_ROWS} rows of a tensor of shape {shape} take more than a stripe's 4 GiB")
+
+
 def placed(payload: Buffer, out: NDArray[np.uint8]) -> memoryview:
     """A copy of `payload` at the front of `out`. InputError where it does not fit."""
     if len(payload) > out.size:
@@ -75,6 +86,8 @@ class Writer:
         return len(self._head)
 
     def stripe(self, data: Buffer) -> None:
+        if len(data) > MAX_STRIPE_NBYTES:
+            raise InputError(f"stripe {len(self._stripes)} takes {len(data)} bytes, more than a stripe's 4 GiB")
         self._stripes.append(bytes(data))
 
     def finish(self) -> bytes:
@@ -86,7 +99,7 @@ class Writer:
         return b"".join([self._head, table, *self._stripes])
 
 
-def _parse(payload: memoryview) -> tuple[int, Shape, int, int]:
+def _parse(payload: memoryview, whole: int) -> tuple[int, Shape, int, int]:
     """The twin of `_native.read_index`, which says what is wrong: (code of the type, shape, bytes of the head, stripes)."""
     if len(payload) < 2:
         raise StreamError(f"payload of {len(payload)} bytes is cut: it has no head")
@@ -98,15 +111,15 @@ def _parse(payload: memoryview) -> tuple[int, Shape, int, int]:
     for axis in range(payload[1]):
         dim, at = read_varint(payload, at, f"payload dimension {axis}")
         dims.append(dim)
-    if math.prod(d for d in dims if d) > 1 << 40:
+    if math.prod(d for d in dims if d) > MAX_VALUES:
         raise StreamError(f"declared shape {tuple(dims)} has more than 2^40 values")
     count = stripe_count(dims)
     end = at + 8 * count
     if end > len(payload):
         raise StreamError(f"stripe table ends at {end}, the payload at {len(payload)}")
     end += int(np.frombuffer(payload, "<u4", 2 * count, at)[::2].sum(dtype=np.int64))
-    if end != len(payload):
-        raise StreamError(f"stripes end at {end}, the payload at {len(payload)}")
+    if end != whole:
+        raise StreamError(f"stripes end at {end}, the payload at {whole}")
     return payload[0], tuple(dims), at, count
 
 
@@ -115,24 +128,30 @@ class Reader:
 
     _seed: int | None  # of the checks; who decodes natively needs none
 
-    def __init__(self, payload: Buffer, *, max_nbytes: int = MAX_NBYTES, reference: NDArray[Any] | None = None) -> None:
+    def __init__(self, payload: Buffer, *, max_nbytes: int = MAX_NBYTES, reference: NDArray[Any] | None = None, nbytes: int | None = None) -> None:
+        """`nbytes`: of the whole payload, where only its front is at hand, for the head and the stripe table."""
         self.reference = reference
-        self.payload = memoryview(payload)
-        index = _native.read_index(self.payload)
+        self.payload = row_of_bytes(payload)
+        index = _native.read_index(self.payload) if nbytes is None else None
         if index is None or index[0] >= len(DTYPES):
-            code, self.shape, self.head_nbytes, self.stripes = _parse(self.payload)
+            code, self.shape, self.head_nbytes, self.stripes = _parse(self.payload, len(self.payload) if nbytes is None else nbytes)
         else:
             code, self.shape, self.head_nbytes, self.stripes = index
         self.dtype = DTYPES[code]
         self.index_nbytes = self._at = self.head_nbytes + 8 * self.stripes
-        nbytes = math.prod(self.shape) * max(self.dtype.itemsize, 4)  # decoders work in at most 4 bytes a value beside wide types
-        if nbytes > max_nbytes:
-            raise StreamError(f"declared shape {self.shape} of {self.dtype} needs {nbytes} bytes, over the limit of {max_nbytes}")
+        needed = math.prod(self.shape) * max(self.dtype.itemsize, 4)  # decoders work in at most 4 bytes a value beside wide types
+        if needed > max_nbytes:
+            raise StreamError(f"declared shape {self.shape} of {self.dtype} needs {needed} bytes, over the limit of {max_nbytes}")
         self._number, self._seed = 0, None
 
     def _entry(self, number: int) -> tuple[int, int]:
         """(bytes, check) of a stripe."""
         return struct.unpack_from("<II", self.payload, self.head_nbytes + 8 * number)
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """(stripes,) bytes of each stripe."""
+        return np.frombuffer(self.payload, "<u4", 2 * self.stripes, self.head_nbytes)[::2].astype(np.int64)
 
     def skip(self, stripes: int) -> None:
         """Pass over the next stripes without looking at them."""
@@ -152,3 +171,15 @@ class Reader:
         self._at += nbytes
         self._number += 1
         return data
+
+
+def sealed(payload: NDArray[np.uint8]) -> bytes:
+    """A payload whose checks were left open, with them: what a GPU wrote, fit to leave the machine."""
+    out = bytearray(payload)
+    src = Reader(payload.data, max_nbytes=1 << 62)
+    at, seed = src.index_nbytes, crc32c(out[: src.head_nbytes])
+    for number, nbytes in enumerate(src.lengths.tolist()):
+        check = crc32c(memoryview(out)[at : at + nbytes], section_seed(seed, number))
+        struct.pack_into("<I", out, src.head_nbytes + 8 * number + 4, check)
+        at += nbytes
+    return bytes(out)

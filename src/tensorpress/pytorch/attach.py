@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import math
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
@@ -20,7 +22,7 @@ from tensorpress.core.site import Site
 from tensorpress.core.stream import frame_nbytes, read_frame
 from tensorpress.planning.plan import Entry, Plan
 from tensorpress.pytorch.taps import refuse_opaque, tapped
-from tensorpress.pytorch.tensors import blank, images, restored
+from tensorpress.pytorch.tensors import blank, images, images_there, restored
 
 Array = NDArray[Any]
 Watch = Callable[[int, Array, Array, "Buffer | None", int], None]
@@ -79,33 +81,59 @@ class Run:
         self.frames: list[bytes] = []  # of the last forward pass, where they are kept
         self._decoded: dict[tuple[int, int], Array] = {}  # (site, image) -> what later sites refer to
         sites = [entry.site for entry in plan.entries]
-        self._taps = tapped(model, sites, self._through, [entry.codec.tap for entry in plan.entries], self._begin)
+        self._local = threading.local()  # a buffer for frames: a model that serves two threads is in two passes at once
+        self._taps = tapped(model, sites, self._through, [entry.codec.tap for entry in plan.entries], self._begin, self._over)
 
     def _begin(self) -> None:
         self.frames.clear()
         self._decoded.clear()
 
-    def _through(self, index: int, tensor: Tensor) -> Tensor:
+    def _over(self, index: int, tensor: Tensor) -> Tensor:
+        return self._through(index, tensor, over=True)
+
+    def _through(self, index: int, tensor: Tensor, over: bool = False) -> Tensor:
         try:
-            coded = self._coded(index, tensor)
+            coded = self._coded(index, tensor, over)
         except (InputError, StreamError) as error:
             raise type(error)(f"site {self.plan.entries[index].site.name}: {error}") from None
         if torch.is_grad_enabled() and tensor.requires_grad:
             return _StraightThrough.apply(tensor, coded)  # type: ignore[no-any-return,no-untyped-call]
         return coded
 
-    def _coded(self, index: int, tensor: Tensor) -> Tensor:
+    def _coded(self, index: int, tensor: Tensor, over: bool) -> Tensor:
         entry = self.plan.entries[index]
-        sources = images(tensor, entry.site.view)
-        filled = blank(tensor)
-        for number, (source, target) in enumerate(zip(sources, images(filled, entry.site.view))):
+        split, place = (images_there, tensor.device) if self._stays(index, tensor) else (images, "cpu")
+        filled = tensor if over and self._fits(tensor) else blank(tensor, place)
+        for number, (source, target) in enumerate(zip(split(tensor, entry.site.view), split(filled, entry.site.view))):
             _check_shape(entry, source)
             reference = self._reference(entry, number, source)
             nbytes = (self._real if self.exact else self._simulated)(index, source, target, reference)
             if index in self.plan.referenced:
                 self._decoded[index, number] = np.array(target)  # a copy: the network may change its tensor in place
-            self.calls.append(Call(index, number, source.shape, source.size, nbytes))
+            self.calls.append(Call(index, number, tuple(source.shape), math.prod(source.shape), nbytes))
         return restored(filled, tensor)
+
+    def _stays(self, index: int, tensor: Tensor) -> bool:
+        """Whether a tensor on a GPU is coded there: frames are read by the host, and so is all that others want to see."""
+        entry = self.plan.entries[index]
+        seen = self.watch is not None or entry.reference is not None or index in self.plan.referenced
+        return self.exact and not seen and entry.codec.runs_beside(tensor)
+
+    def _fits(self, tensor: Tensor) -> bool:
+        """Whether what is decoded may go where the values were read: they are a frame by then, and nobody else wants them."""
+        return self.exact and self.watch is None and tensor.device.type == "cpu" and tensor.dtype == torch.float32
+
+    def _buffer(self, index: int, source: Any) -> Array | None:
+        """Room for a frame that is not kept; None where its size is not known beforehand."""
+        if self.keep or not isinstance(source, np.ndarray):
+            return None
+        nbytes = self.plan.entries[index].codec.max_encoded_nbytes(source.dtype, source.shape)
+        if nbytes is None:
+            return None
+        held: Array | None = getattr(self._local, "buffer", None)
+        if held is None or held.size < nbytes:
+            held = self._local.buffer = np.empty(nbytes, np.uint8)
+        return held
 
     def _reference(self, entry: Entry, number: int, source: Array) -> Array | None:
         if entry.reference is None:
@@ -116,9 +144,9 @@ class Run:
             raise InputError(f"its reference, site {named}, {'was not reached before it' if found is None else f'has shape {found.shape}, not {source.shape}'}")
         return found
 
-    def _real(self, index: int, source: Array, target: Array, reference: Array | None) -> int:
+    def _real(self, index: int, source: Any, target: Any, reference: Array | None) -> int:
         codec = self.plan.entries[index].codec
-        data = codec.encode_frame(source, index, self.plan.id, reference=reference)
+        data = codec.encode_frame(source, index, self.plan.id, self._buffer(index, source), reference=reference)
         payload = read_frame(data).payload
         codec.decode_payload(payload, out=target, reference=reference)
         if self.keep:

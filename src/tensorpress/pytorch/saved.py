@@ -31,6 +31,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 
 from tensorpress.blocks.levels import scale_and_zero
 from tensorpress.core import registry
+from tensorpress.core.binary import Buffer
 from tensorpress.core.codec import Codec
 from tensorpress.core.errors import InputError
 from tensorpress.core.payload import MAX_RANK
@@ -84,7 +85,7 @@ class _Kept:
 class _Held:
     """A payload, and what the tensor looked like."""
 
-    payload: bytes
+    payload: Buffer | Tensor  # a tensor where it stays on a GPU
     codec: Codec
     size: torch.Size
     stride: tuple[int, ...]
@@ -101,6 +102,7 @@ def compress_saved(
     keep_positive: bool = True,
     min_values: int = 4096,
     trim: int | None = 8 << 20,
+    on_device: bool = False,
     **options: Any,
 ) -> Iterator[SavedTensors]:
     """Inside the block, tensors that autograd saves are held as payloads of `codec`; backward may run inside or after it.
@@ -113,16 +115,19 @@ def compress_saved(
     `trim`: after so many bytes of host tensors, the C heap's free pages go back to the system (glibc; None: never). Without it, glibc
     keeps what was freed in pieces that the next tensor does not fit, and the peak stays where it was; it costs time.
 
+    `on_device`: payloads of tensors on a GPU stay in its memory, where triton is installed and the codec has kernels (`zvc`; `dct_cm` with
+    profile='paper'). Else, and without it, they are held in host memory.
+
     Passed through as they are: parameters and their casts and transposes, tensors of fewer than `min_values` values,
     all that is not float, expanded views, NaN and infinity, and what would not get smaller. A tensor that two operations save is stored
     once. Values are those at the time of saving: a later in-place write neither harms nor is refused, but for tensors that were
-    passed through. Tensors of an accelerator are held in host memory. `retain_graph` and double backward work; of nested
+    passed through. `retain_graph` and double backward work; of nested
     blocks the innermost serves. A write behind autograd's back (`x.data`) between two saves of one tensor is not seen.
 
     InputError for an unknown codec or option, or one that cannot serve.
     """
     account, heap = SavedTensors(), _Heap(trim)
-    coder = _Coder(codec, options, fit, exact, keep_positive)
+    coder = _Coder(codec, options, fit, exact, keep_positive, on_device)
     known: weakref.WeakValueDictionary[Any, Any] = weakref.WeakValueDictionary()
 
     def pack(x: Tensor) -> _Held | _Kept:
@@ -220,7 +225,7 @@ def _is_parameter(x: Tensor) -> bool:
 class _Coder:
     """Tensor to payload and back, with codecs fitted on the way."""
 
-    def __init__(self, codec: str, options: dict[str, Any], fit: str | None, exact: bool, keep_positive: bool) -> None:
+    def __init__(self, codec: str, options: dict[str, Any], fit: str | None, exact: bool, keep_positive: bool, on_device: bool) -> None:
         card = registry.card(codec)
         if card.family != "features":
             raise InputError(f"codec {codec!r} is of family {card.family!r}, not 'features'")
@@ -238,6 +243,7 @@ class _Coder:
             raise InputError(f"codec {codec!r} cannot be given the range of each tensor without a fit: only fit='tensor' suits it")
         self.id, self.options, self.by_kind, self.ranged = codec, options, fit == "kind", ranged
         self.floor = max(math.ceil(KEPT * getattr(unfitted.config, "step", 1.0)), 1) if ranged and keep_positive else 0  # levels
+        self.on_device = on_device
         self.kinds: dict[Any, Codec] = {}
         self.words: Codec | None = None
         if exact:
@@ -253,32 +259,35 @@ class _Coder:
     def encode(self, x: Tensor) -> _Held | None:
         """None where `x` holds NaN or infinity, which 8-bit levels cannot."""
         if self.words is not None:
-            codec, array = self.words, _unsigned(x.detach().view(WORDS[x.element_size()]).cpu())
+            codec, values = self.words, x.detach().view(WORDS[x.element_size()])
         else:
             low, high = (float(v) for v in torch.aminmax(x.detach()))
             if not (np.isfinite(np.float32(low)) and np.isfinite(np.float32(high))):
                 return None
-            values = x.detach().to("cpu", torch.float32)
+            values = x.detach().to(x.device if self.on_device else "cpu", torch.float32)
             if low == 0 and self.floor:
                 values = values.clamp(min=self.floor * scale_and_zero(low, high)[0]).masked_fill_(values <= 0, 0)
-            array = values.numpy()
-            codec = self.codec_for(x, array, low, high)
+            codec = self.codec_for(x, values, low, high)
+        payload: Buffer | Tensor
         try:
-            payload = codec.encode_payload(array)
+            if self.on_device and codec.runs_beside(values):
+                payload = codec.encode_on_device(values)
+            else:
+                payload = codec.encode_payload(_unsigned(values.cpu()) if self.words is not None else values.cpu().numpy())
         except InputError as error:
             raise InputError(f"a saved tensor of shape {tuple(x.shape)} cannot be encoded: {error}") from None
         stride = torch.empty_like(x, device="meta").stride()  # those of x, or plain ones where x has gaps
         return _Held(payload, codec, x.shape, stride, x.dtype, x.device)
 
-    def codec_for(self, x: Tensor, array: NDArray[Any], low: float, high: float) -> Codec:
+    def codec_for(self, x: Tensor, values: Tensor, low: float, high: float) -> Codec:
         if not self.ranged:
-            return registry.build(self.id, self.options).fit([array])
+            return registry.build(self.id, self.options).fit([values.cpu().numpy()])
         scale, reciprocal, zero = scale_and_zero(low, high)
         levels = {"scale": scale, "reciprocal": reciprocal, "zero_point": zero}
         kind = (x.dtype, x.shape, low < 0)
         if not self.by_kind or kind not in self.kinds:
             unfitted = registry.build(self.id, {**self.options, **levels})
-            codec = unfitted.fit([array[:SAMPLE] if self.by_kind else array])
+            codec = unfitted.fit([(values[:SAMPLE] if self.by_kind else values).cpu().numpy()])
             if self.by_kind:
                 self.kinds[kind] = codec
             return codec
@@ -286,6 +295,11 @@ class _Coder:
         return registry.build(self.id, {**known.params, **levels})
 
     def decode(self, held: _Held) -> Tensor:
+        if isinstance(held.payload, Tensor):
+            kind = torch.float32 if self.words is None else WORDS[held.dtype.itemsize]
+            out = torch.empty_strided(held.size, held.stride, dtype=kind, device=held.device)
+            held.codec.decode_on_device(held.payload, out=out, max_nbytes=1 << 62)
+            return out.to(held.dtype) if self.words is None else out.view(held.dtype)
         if self.words is not None:
             out = torch.empty_strided(held.size, held.stride, dtype=WORDS[held.dtype.itemsize])
             held.codec.decode_payload(held.payload, max_nbytes=1 << 62, out=_unsigned(out))

@@ -12,7 +12,7 @@ from __future__ import annotations
 import functools
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -106,10 +106,10 @@ def refuse_opaque(model: nn.Module) -> None:
 
 
 class Pass:
-    """One forward pass: where it stands and how many operations of each kind it has met."""
+    """One forward pass: where it stands (None: in modules that nobody asked for) and how many operations of each kind it has met."""
 
-    def __init__(self) -> None:
-        self.stack = [""]
+    def __init__(self, root: str | None) -> None:
+        self.stack = [root]
         self.entered = {""}
         self.counts: Counter[tuple[str, str]] = Counter()
 
@@ -125,9 +125,17 @@ class _Mode(TorchFunctionMode):
         if what is None:
             return self.visit(None, func, args, kwargs)
         path = self.current.stack[-1]
+        if path is None:
+            return self.visit(None, func, args, kwargs)
         call = self.current.counts[path, what]
         self.current.counts[path, what] = call + 1
         return self.visit((path, call, what), func, args, kwargs)
+
+
+def _within(path: str, paths: Collection[str]) -> bool:
+    """Whether `path` is one of `paths` or inside of one."""
+    parts = path.split(".")
+    return any(".".join(parts[:n]) in paths for n in range(1, len(parts) + 1))
 
 
 _made: WeakKeyDictionary[nn.Module, Counter[tuple[str, str]]] = WeakKeyDictionary()  # the most of each kind ever met in one pass
@@ -137,23 +145,30 @@ class Watched:
     """`visit` runs in place of every torch operation of every forward pass, until `remove()` or the end of the block.
 
     It is given the operation's key (None for operations that are not counted), the function and its arguments, and
-    returns the operation's result. `begin` and `end` run before and after each pass.
+    returns the operation's result. `begin` and `end` run before and after each pass. `paths`: of the modules whose own
+    operations count, all where None; the others cost next to nothing.
     """
 
     def __init__(
-        self, model: nn.Module, visit: Visit, begin: Callable[[], None] | None = None, end: Callable[[Pass], None] | None = None
+        self,
+        model: nn.Module,
+        visit: Visit,
+        begin: Callable[[], None] | None = None,
+        end: Callable[[Pass], None] | None = None,
+        paths: Collection[str] | None = None,
     ) -> None:
         refuse_opaque(model)
         self._model: nn.Module | None = model
         self._local = threading.local()  # a model that serves two threads is in two passes at once
         self._before = model.__dict__.get("forward")
         inner = model.forward
+        root = "" if paths is None or "" in paths else None
 
         @functools.wraps(inner)
         def forward(*args: Any, **kwargs: Any) -> Any:
             if self._model is None or self._current() is not None:  # removed under an outer watch, or called by itself
                 return inner(*args, **kwargs)
-            current = self._local.current = Pass()
+            current = self._local.current = Pass(root)
             try:
                 if begin is not None:
                     begin()
@@ -168,7 +183,7 @@ class Watched:
 
         self._handles = []
         for path, module in model.named_modules():
-            if path:
+            if path and (root is not None or _within(path, paths or ())):  # what stands inside a module is not its own
                 self._handles.append(module.register_forward_pre_hook(functools.partial(self._enter, path), prepend=True))
                 self._handles.append(module.register_forward_hook(self._leave, always_call=True))
         forward.watched = self  # type: ignore[attr-defined]
@@ -214,8 +229,8 @@ class Watched:
         self.remove()
 
 
-def _tap(function: TapFunction, index: int, before: bool, func: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Run one operation with `function` on its result, or on its first operand where `before`."""
+def _tap(function: TapFunction, over: TapFunction, index: int, before: bool, func: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Run one operation with `function` on its result, or on its first operand where `before`; `over` where the result took an operand's place."""
     name = next(iter(kwargs)) if not args else ""
     first = kwargs[name] if name else args[0]
 
@@ -234,19 +249,25 @@ def _tap(function: TapFunction, index: int, before: bool, func: Operation, args:
     result = func(*args, **kwargs)
     if isinstance(result, tuple):  # attention gives (output, weights)
         return (function(index, result[0]), *result[1:])
-    seen = function(index, result)
-    if (writes or kwargs.get("out") is not None) and seen is not result:
-        return result.copy_(seen)
-    return seen
+    if not writes and kwargs.get("out") is None:
+        return function(index, result)
+    seen = over(index, result)
+    return seen if seen is result else result.copy_(seen)
 
 
 def tapped(
-    model: nn.Module, sites: Sequence[Site], function: TapFunction, at: Sequence[str] | None = None, begin: Callable[[], None] | None = None
+    model: nn.Module,
+    sites: Sequence[Site],
+    function: TapFunction,
+    at: Sequence[str] | None = None,
+    begin: Callable[[], None] | None = None,
+    over: TapFunction | None = None,
 ) -> Watched:
     """Call `function(index, tensor) -> tensor` at every site in every forward pass and use its result from there on.
 
     `at[i]` is 'output' (the default) or 'input': the tensor before the activation, which is then applied to what the
-    function returns; sites that are no activations have only an output. `begin` runs before each pass. Use the result
+    function returns; sites that are no activations have only an output. `begin` runs before each pass. `over` stands in for
+    `function` where an operation wrote over its operand: it may put its values there and return the tensor. Use the result
     as a context manager, or end it by `.remove()`: the model is then as it was, also after an exception. Of two taps at
     one place, the one that was put there first has the last word.
 
@@ -269,7 +290,7 @@ def tapped(
 
     def visit(key: Key | None, func: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         index = table.get(key) if key is not None else None
-        return func(*args, **kwargs) if index is None else _tap(function, index, before[index], func, args, kwargs)
+        return func(*args, **kwargs) if index is None else _tap(function, over or function, index, before[index], func, args, kwargs)
 
     def end(current: Pass) -> None:
         nonlocal checked
@@ -278,4 +299,4 @@ def tapped(
                 raise InputError(f"site {site.name} does not exist in this network: its module ran and did not make it")
         checked = True
 
-    return Watched(model, visit, begin, end)
+    return Watched(model, visit, begin, end, {site.path for site in sites})

@@ -1,4 +1,4 @@
-"""Between a batch in PyTorch and one array per image for a codec: float32 on the host, without a copy where that is possible."""
+"""Between a batch in PyTorch and one array per image for a codec: float32, without a copy where that is possible; on the host, or where it lies."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from tensorpress.core.errors import InputError
 Array = NDArray[Any]
 
 
-def host(tensor: Tensor) -> Tensor:
-    """`tensor` detached, as float32 on the CPU, in the same memory format: itself where it is all that already.
+def host(tensor: Tensor, device: torch.device | str = "cpu") -> Tensor:
+    """`tensor` detached, as float32 on the CPU (or another `device`), in the same memory format: itself where it is all that already.
 
     float16, bfloat16 and float64 are converted, CUDA tensors fetched. InputError for quantised, integer and complex
     tensors, and for those without a batch axis.
@@ -26,7 +26,7 @@ def host(tensor: Tensor) -> Tensor:
         raise InputError(f"the tensor holds {str(tensor.dtype).removeprefix('torch.')} values, not float")
     if tensor.ndim < 2:
         raise InputError(f"the tensor has shape {tuple(tensor.shape)}: no batch axis followed by channels")
-    return tensor.detach().to("cpu", torch.float32)
+    return tensor.detach().to(device, torch.float32)
 
 
 def images(tensor: Tensor, view: str) -> list[Array]:
@@ -39,9 +39,15 @@ def images(tensor: Tensor, view: str) -> list[Array]:
     return [np.moveaxis(image, -1, 0) for image in batch] if view == "tokens" else [batch[i] for i in range(len(batch))]
 
 
-def blank(tensor: Tensor) -> Tensor:
-    """An unfilled float32 host tensor in the shape and memory format of `tensor`: write to it through `images`."""
-    return torch.empty_like(tensor, dtype=torch.float32, device="cpu", requires_grad=False)
+def images_there(tensor: Tensor, view: str) -> list[Tensor]:
+    """The same as tensors on the device of `tensor`, for codecs that have kernels for it."""
+    batch = host(tensor, tensor.device)
+    return [image.movedim(-1, 0) if view == "tokens" else image for image in batch.unbind(0)]
+
+
+def blank(tensor: Tensor, device: torch.device | str = "cpu") -> Tensor:
+    """An unfilled float32 tensor of `device` in the shape and memory format of `tensor`: write to it through its images."""
+    return torch.empty_like(tensor, dtype=torch.float32, device=device, requires_grad=False)
 
 
 def restored(filled: Tensor, like: Tensor) -> Tensor:

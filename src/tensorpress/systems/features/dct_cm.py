@@ -5,19 +5,23 @@
                                               +-> raw, or nothing (all zero) ---------------------------+
 
 A reconstruction: the paper gives the parts ("intelligently combines DCT, masks, and a coding format"), not its
-constants. Integer transform after HEVC, so every machine decodes the same levels. Two profiles:
+constants. Integer transform after HEVC, so every machine decodes the same levels. Three profiles:
 
 paper     8-bit non-zeros, lossless bitmap cells, one step for the DCT, one keep-mask a layer.
 extended  every mode has a step, dead zone and centroids; the width of non-zeros is chosen by cell and by plane.
+fixed     the fit chooses the DCT, or none, for the layer: no cell has a mode, and maps pass at the speed of memory.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
+from tensorpress import _native
+from tensorpress.blocks import channel_dct
 from tensorpress.blocks.cell_fit import fit_centroid, fit_transform
 from tensorpress.blocks.cells import MODES, CellRules, Cells, make_rules, native_cells
 from tensorpress.blocks.dct import LENGTHS
@@ -46,10 +50,10 @@ CARD = Card(
 
 @dataclass(frozen=True)
 class Config:
-    profile: str = "extended"  # 'paper' or 'extended'
+    profile: str = "extended"  # 'paper', 'extended' or 'fixed'
     step: float = 1.0  # quantiser step, in 8-bit levels
     scale_rule: str = "max"  # range of the 8-bit levels where scale is fitted: 'max' or 'p99.99'
-    transform: str = "auto"  # 'auto': each cell chooses; 'none': bitmaps only; 'dct': the DCT wherever it fits
+    transform: str = "auto"  # 'auto': each cell chooses, or the fit for the layer where fixed; 'none'; 'dct': the DCT wherever it fits
     lengths: tuple[int, ...] = LENGTHS  # of the channel DCT, to choose from; channels
     masks: bool = True  # fit keep-masks over coefficients; False keeps all
     # fitted, where None
@@ -69,7 +73,7 @@ def dead_zone(config: Config) -> float:
 
 
 def rules(config: Config, zero: int) -> CellRules:
-    extended = config.profile == "extended"
+    extended = config.profile != "paper"
     modes = {"none": ("zero", "raw", "zvc"), "auto": MODES, "dct": ("zero", "raw", "dct")}[config.transform]
     length = config.length or 0
     if config.transform == "dct" and not length:
@@ -91,9 +95,19 @@ def rules(config: Config, zero: int) -> CellRules:
     )
 
 
+def fixed_rules(config: Config, zero: int) -> channel_dct.Rules:
+    return channel_dct.make(
+        zero, step=config.step, dead_zone=dead_zone(config), centroid=config.centroid or (0.0, 0.0, 0.0), length=config.length or 0, keep=config.keep
+    )
+
+
+def native(config: Config, zero: int) -> _native.MapKernel:
+    return channel_dct.native(fixed_rules(config, zero)) if config.profile == "fixed" else native_cells(rules(config, zero))
+
+
 def check(config: Config) -> None:
-    if config.profile not in ("paper", "extended"):
-        raise InputError(f"dct_cm: profile is 'paper' or 'extended', not {config.profile!r}")
+    if config.profile not in ("paper", "extended", "fixed"):
+        raise InputError(f"dct_cm: profile is 'paper', 'extended' or 'fixed', not {config.profile!r}")
     if config.transform not in ("auto", "none", "dct"):
         raise InputError(f"dct_cm: transform is 'auto', 'none' or 'dct', not {config.transform!r}")
     if not 1 <= config.step <= 128:
@@ -107,9 +121,13 @@ def build(config: Config, state: dict[str, bytes]) -> Codec:
     """The codec of a config; `state` is empty: all parameters are numbers."""
     check(config)
     levels = Levels(config.scale, config.reciprocal, config.zero_point, config.scale_rule)
-    rules_for = {zero: rules(config, zero) for zero in (config.zero_point, 0, 128)}
-    kernel = MapKernel(levels, {zero: native_cells(rules) for zero, rules in rules_for.items()})
-    return Codec("dct_cm", config, levels >> Cells(rules_for, levels.zero_of), {}, lambda samples: fit(config, samples), kernel)
+    zeros = (config.zero_point, 0, 128)
+    kernel = MapKernel(levels, {zero: native(config, zero) for zero in zeros})
+    if config.profile == "fixed":
+        stage = channel_dct.ChannelDct({zero: fixed_rules(config, zero) for zero in zeros}, levels.zero_of)
+        return Codec("dct_cm", config, levels >> stage, {}, lambda samples: fit(config, samples), kernel)
+    cells = Cells({zero: rules(config, zero) for zero in zeros}, levels.zero_of)
+    return Codec("dct_cm", config, levels >> cells, {}, lambda samples: fit(config, samples), kernel, partial(cells.on_device, levels))
 
 
 def fit(config: Config, samples: Sequence[Array]) -> Codec:
@@ -126,8 +144,8 @@ def fit(config: Config, samples: Sequence[Array]) -> Codec:
     maps = [levels.encode(s, Writer(s.dtype, s.shape)) for s in samples if s.size]
     if integers and config.step == 1:
         return build(replace(config, length=0, keep=()), {})  # integers come back bit for bit
-    if config.profile == "extended" and config.step > 1 and maps:
+    if config.profile != "paper" and config.step > 1 and maps:
         config = replace(config, centroid=fit_centroid(maps, rules(config, maps[0].zero), config.step))
     if config.transform != "none" and maps:
-        config = replace(config, **fit_transform(maps, config, rules))
+        config = replace(config, **fit_transform(maps, config, rules, native))
     return build(replace(config, length=config.length or 0), {})
