@@ -45,6 +45,14 @@ NB_MODULE(_native, m) {
     const std::size_t nbytes = tensorpress::write_frame_head(head, site, plan_id, view.size(), view.data(), index_nbytes);
     return nb::bytes(reinterpret_cast<const char*>(head), nbytes);
   });
+  m.def("read_frame", [](nb::handle data) -> nb::object {
+    const View view(data);
+    tensorpress::Frame frame;
+    if (!tensorpress::read_frame_head(view.data(), std::int64_t(view.size()), frame)) return nb::none();
+    std::int64_t values = 1;
+    for (int axis = 0; axis < frame.index.rank; ++axis) values *= frame.index.shape[axis];
+    return nb::make_tuple(frame.site, frame.plan_id, frame.start, frame.start + frame.nbytes, frame.index.dtype, values);
+  });
   bind_maps(m);
   bind_cells(m);
   bind_entropy(m);

@@ -699,11 +699,13 @@ std::int64_t context_lanes_encode(const ContextModel& m, const MapView& x, const
   std::vector<uint32_t> order(cells.size());
   for (size_t i = 0; i < order.size(); ++i) order[i] = uint32_t(i);
   order = in_groups(cells, std::move(order));
-  const std::unique_ptr<uint8_t[]> bodies(new uint8_t[cells.size() * block * area]);  // touched only where written
+  const std::unique_ptr<uint8_t[]> bodies(new uint8_t[size_t(x.channels * x.rows * x.columns)]);  // touched only where written
   const int parts = parts_of(cells.size(), threads);
   parallel(parts, parts, [&](int part) {
     const size_t first = cells.size() * part / parts;
-    Encoder encoder(m, x, before, cells, bodies.get(), uint32_t(first * block * area));
+    uint32_t room = 0;  // of the parts before
+    for (size_t i = 0; i < first; ++i) room += uint32_t(cells[order[i]].values());
+    Encoder encoder(m, x, before, cells, bodies.get(), room);
     for (size_t i = first; i < cells.size() * (part + 1) / parts && !stop_asked(); ++i) encoder.take(order[i]);
     encoder.flush();
   });

@@ -9,6 +9,7 @@ import sys
 import numpy as np
 import pytest
 
+from tensorpress import _native
 from tensorpress.core import registry
 from tensorpress.core.binary import crc32c
 from tensorpress.core.errors import InputError, StreamError
@@ -78,6 +79,36 @@ def test_every_flip_of_a_frame_head_is_refused():
         damaged[bit // 8] ^= 1 << bit % 8
         with pytest.raises(StreamError):
             read_frame(damaged)
+
+
+def frames():
+    rng = np.random.default_rng(0)
+    for site, shape in [(3, (4, 9, 5)), (254, ()), (255, (1,)), (70000, (2, 3, 17, 4)), (0, (0, 3)), (7, (5, 0, 2))]:
+        writer = Writer(np.dtype(np.uint8), shape)
+        for _ in range(stripe_count(shape)):
+            writer.stripe(rng.integers(0, 256, int(rng.integers(40)), dtype=np.uint8).tobytes())
+        yield write_frame(writer.finish(), site, 0xFEDCBA98)
+
+
+def test_a_frame_read_natively_is_the_one_read_step_by_step(monkeypatch):
+    """What the native reader takes, the other takes alike; what it declines, the other refuses and says why."""
+    rng = np.random.default_rng(1)
+    for frame in frames():
+        changed = [bytes(bytearray(frame[:at]) + bytes([frame[at] ^ 1 << rng.integers(8)]) + frame[at + 1 :]) for at in range(min(len(frame), 60))]
+        for data in [frame, frame + b"more", *(frame[:n] for n in range(len(frame))), *changed]:
+            found = _native.read_frame(memoryview(data))
+            with monkeypatch.context() as patched:
+                patched.setattr(_native, "read_frame", lambda data: None)
+                try:
+                    slow = read_frame(data)
+                except StreamError:
+                    slow = None
+            assert (found is None) == (slow is None)
+            if slow is not None:
+                assert found[:4] == (slow.site, slow.plan_id, slow.nbytes - len(slow.payload), slow.nbytes)
+                assert read_frame(data) == slow and read_frame(b"ab" + data, 2) == slow
+        with pytest.raises(StreamError, match="limit"):
+            read_frame(next(frames()), max_nbytes=100)
 
 
 def test_unknown_types_and_ranks_are_refused():

@@ -35,6 +35,7 @@ FAULTS = (
     "stripe is damaged: its check fails",
 )
 NOT_FINITE, OUTPUT_SMALL = 1, 2
+DIRECT = frozenset(np.dtype(d) for d in (np.float32, np.uint8, np.int8))  # types that kernels take as they are
 
 
 class MapKernel:
@@ -63,7 +64,7 @@ class MapKernel:
         native = self.native[self.levels.zero_of(dtype)]
         try:
             found, fault, _, _, at = native.encode(
-                x.reshape(chw(x.shape)), self.levels.reciprocal or 1.0, head_bytes(dtype, x.shape), out, threads(x.size)
+                x if x.ndim == 3 else x.reshape(chw(x.shape)), self.levels.reciprocal or 1.0, head_bytes(dtype, x.shape), out, threads(x.size)
             )
         except ValueError as error:  # its size
             raise InputError(f"a tensor of shape {x.shape} cannot be encoded: {error}") from None
@@ -78,8 +79,8 @@ class MapKernel:
 
     def decode(self, src: Reader, out: Array) -> None:
         target = out.view(np.uint8) if out.dtype == bool else out
-        view = target.reshape(chw(out.shape))
-        direct = target.dtype in (np.float32, np.uint8, np.int8) and np.may_share_memory(target, view)
+        view = target if target.ndim == 3 else target.reshape(chw(out.shape))
+        direct = target.dtype in DIRECT and (view is target or np.may_share_memory(target, view))
         if not direct:
             view = np.empty(view.shape, np.float32 if out.dtype.kind == "f" else target.dtype)
         native = self.native[self.levels.zero_of(out.dtype)]

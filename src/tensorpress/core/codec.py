@@ -142,12 +142,14 @@ class Codec:
                 whole = sealed(written.cpu().numpy())
                 return whole if out is None else placed(whole, writable_bytes(out))
             x = to_host(x)
+        return self._written(x, None if out is None else writable_bytes(out, x), fused, reference)
+
+    def _written(self, x: Array, out: Array | None, fused: bool, reference: Array | None) -> Buffer:
+        """`encode_payload` of an array; `out` has been looked at."""
         if self.reference:
             reference = self._checked_reference(reference, x.shape)
         if x.nbytes >= LARGE:
             check_size(x.dtype, x.shape)
-        if out is not None:
-            out = writable_bytes(out, x)
         x = aligned(x)
         if fused and self.kernel is not None and self.kernel.accepts(x.dtype, x.shape):
             return self.kernel.encode(x, out, reference)
@@ -186,7 +188,7 @@ class Codec:
     def _frame_into(self, out: Array, x: Array, site: int, plan_id: int, reference: Array | None) -> tuple[int, int]:
         """(start, end) of the frame in `out`: the payload goes where the longest head would end, its own head right before it."""
         first = MAX_FRAME_HEAD_NBYTES
-        payload = self.encode_payload(x, out[first:], reference=reference)
+        payload = self._written(x, out[first:], True, reference)
         head = frame_head(payload, len(head_bytes(x.dtype, x.shape)) + 8 * stripe_count(x.shape), site, plan_id)
         out.data[first - len(head) : first] = head
         return first - len(head), first + len(payload)

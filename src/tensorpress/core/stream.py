@@ -9,13 +9,13 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from tensorpress import _native
 from tensorpress.core.binary import Buffer, crc32c, digest
 from tensorpress.core.container import MAX_NBYTES, STREAM, Container
 from tensorpress.core.errors import StreamError
-from tensorpress.core.payload import Reader
+from tensorpress.core.payload import DTYPES, Reader
 
 STATE = "state/"  # sections of shared state inside a self-contained stream
 
@@ -84,8 +84,10 @@ MAX_FRAME_HEAD_NBYTES = 24
 _WIDE_SITE, _WIDE_LENGTH = 0xFF, 0x3FFFFF  # either one in the first word: a u32 site and a u64 length follow it
 
 
-@dataclass(frozen=True)
-class Frame:
+WIDEST_NBYTES = 8  # of a value
+
+
+class Frame(NamedTuple):
     site: int
     plan_id: int
     payload: memoryview
@@ -114,6 +116,11 @@ def frame_nbytes(payload_nbytes: int, site: int) -> int:
 def read_frame(data: Buffer, at: int = 0, *, max_nbytes: int = MAX_NBYTES) -> Frame:
     """The frame that begins at byte `at`. StreamError where it is cut, damaged or of another version."""
     data = memoryview(data)[at:]
+    found = _native.read_frame(data)
+    if found is not None and found[4] < len(DTYPES) and found[5] * WIDEST_NBYTES <= max_nbytes:
+        site, plan_id, start, end = found[:4]
+        return Frame(site, plan_id, data[start:end], end)
+    # anything else is looked at step by step, to say what is wrong
     if len(data) < FRAME_NBYTES:
         raise StreamError(f"frame at byte {at} is cut: {len(data)} bytes are left, its head has {FRAME_NBYTES}")
     (word,) = struct.unpack_from("<I", data, 0)
