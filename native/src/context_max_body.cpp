@@ -85,12 +85,13 @@ struct Scratch {
   std::vector<int16_t> q, class_;      // [lanes][wide]
   std::vector<float> scaled;           // [lanes][wide]
   std::vector<uint8_t> phases, bytes;
-  std::vector<uint16_t> rows, words;
+  std::vector<uint16_t> rows;
   std::vector<uint32_t> records;
 };
 
 Scratch& own_scratch() {
   thread_local Scratch scratch;
+  if (scratch.roots.capacity() + scratch.records.capacity() > size_t{1} << 23) scratch = {};  // a large map's memory is not kept for ever
   return scratch;
 }
 
@@ -148,7 +149,7 @@ struct Encoder {
   int held_count = 0, any = 0;
 
   Encoder(const MaxModel& m, size_t values, Scratch& scratch) : rows(fresh_rows(m, scratch)) {
-    scratch.records.resize(values), scratch.bytes.resize(values + slack);
+    scratch.records.resize(values + 2 * states), scratch.bytes.resize(values + slack);
     record = scratch.records.data(), bits = scratch.bytes.data();
   }
   int put(int lane, const MaxClass& class_, const uint16_t* mean, int q, int low) {
@@ -168,25 +169,26 @@ struct Encoder {
   }
   void finish(int rows_, Scratch& scratch, std::vector<uint8_t>& out) {
     if (!any) return;  // no bytes: nothing but zeros
+    // words grow down from the records' end: two bytes for four, so they never reach what is not read yet
     const uint32_t* const first = scratch.records.data();
-    scratch.words.resize(static_cast<size_t>(record - first) + 2 * states);
-    uint16_t* const words_end = scratch.words.data() + scratch.words.size();
-    uint16_t* word = words_end;
+    uint8_t* const words_end = reinterpret_cast<uint8_t*>(record + 2 * states);
+    uint8_t* word = words_end;
+    const auto put = [](uint8_t* to, uint32_t v) { to[0] = static_cast<uint8_t>(v), to[1] = static_cast<uint8_t>(v >> 8); };
     uint32_t x[states] = {state_low, state_low, state_low, state_low};
     for (const uint32_t* r = record; r-- > first;) {
-      const uint32_t begin = *r & ((1u << chance_bits) - 1), frequency = *r >> chance_bits & ((1u << chance_bits) - 1);
-      uint32_t state = x[*r >> 30];
-      const bool full = state >= frequency << (32 - chance_bits);
-      word[-1] = static_cast<uint16_t>(state);
-      word -= full;
+      const uint32_t taken = *r, begin = taken & ((1u << chance_bits) - 1), chance = taken >> chance_bits & ((1u << chance_bits) - 1);
+      uint32_t state = x[taken >> 30];
+      const bool full = state >= chance << (32 - chance_bits);
+      put(word - 2, state);
+      word -= full ? 2 : 0;
       state = full ? state >> 16 : state;
-      x[*r >> 30] = (state / frequency << chance_bits) + state % frequency + begin;
+      x[taken >> 30] = (state / chance << chance_bits) + state % chance + begin;
     }
-    for (int j = std::min(rows_, states); j-- > 0;) *--word = static_cast<uint16_t>(x[j] >> 16), *--word = static_cast<uint16_t>(x[j]);
+    for (int j = std::min(rows_, states); j-- > 0; word -= 4) put(word - 2, x[j] >> 16), put(word - 4, x[j]);
     bits += held_count > 0;
-    const size_t word_bytes = 2 * static_cast<size_t>(words_end - word), bit_bytes = static_cast<size_t>(bits - scratch.bytes.data());
+    const size_t word_bytes = static_cast<size_t>(words_end - word), bit_bytes = static_cast<size_t>(bits - scratch.bytes.data());
     out.resize(word_bytes + bit_bytes);
-    for (size_t i = 0; i < word_bytes; i += 2) out[i] = static_cast<uint8_t>(word[i / 2]), out[i + 1] = static_cast<uint8_t>(word[i / 2] >> 8);
+    std::memcpy(out.data(), word, word_bytes);
     std::reverse_copy(scratch.bytes.data(), bits, out.begin() + static_cast<std::ptrdiff_t>(word_bytes));
   }
 };
