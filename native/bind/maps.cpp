@@ -8,6 +8,7 @@
 
 #include "bind.h"
 #include "tensorpress/payload.h"
+#include "tensorpress/rans_lanes.h"
 #include "tensorpress/zero_bitmap.h"
 
 namespace {
@@ -98,6 +99,18 @@ void bind_maps(nb::module_& m) {
   nb::class_<ZeroBitmap, MapKernel>(m, "ZeroBitmap").def("__init__", [](ZeroBitmap* self, int zero, const Table& word_of, const Table& level_of) {
     new (self) ZeroBitmap(tables_of(zero, word_of, level_of));
   });
+
+  nb::class_<LanedRans, MapKernel>(m, "LanedRans")
+      .def("__init__", [](LanedRans* self, const nb::ndarray<const std::uint32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>& frequencies,
+                          std::uint32_t escape, int bits, int zero, const Table& word_of, const Table& level_of) {
+        LaneTables tables{};
+        tables.bytes = tables_of(zero, word_of, level_of);
+        if (!lane_tables(frequencies.data(), int(std::min<std::size_t>(frequencies.size(), 257)), escape, bits, tables))
+          throw std::invalid_argument("the frequencies of 2 to 256 symbols and of the escape do not sum to 2^11 or 2^12");
+        for (const std::uint8_t word : tables.bytes.word_of)
+          if (!tables.known[word]) throw std::invalid_argument("a level has a symbol that has no frequency");
+        new (self) LanedRans(std::move(tables));
+      });
 
   m.def("zero_bitmap_encode", [](const Bytes& words, int word_nbytes, const ByteSink& out) {
     check_words(word_nbytes);

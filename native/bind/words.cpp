@@ -1,4 +1,5 @@
 // Words: the front of the stepped codecs, and the packers of a stripe.
+#include <cstring>
 #include <stdexcept>
 
 #include "bind.h"
@@ -35,6 +36,20 @@ CellGrid grid_of(const Words& words, std::int64_t cell_channels, std::int64_t ce
   if (cell_channels < 1 || cell_channels > 256 || cell_columns < 1 || cell_columns > 256 / cell_channels || grid.rows > 8)
     throw std::invalid_argument("a cell has at most 8 rows and 256 columns of them");
   return grid;
+}
+
+using Starts = nb::ndarray<const std::uint8_t, nb::shape<16>, nb::c_contig, nb::device::cpu>;
+
+Ranges ranges_of(const Starts& starts, const Starts& bits, const ByteTable& range_of) {
+  Ranges ranges;
+  std::memcpy(ranges.starts, starts.data(), 16);
+  std::memcpy(ranges.bits, bits.data(), 16);
+  std::memcpy(ranges.range_of, range_of.data(), 256);
+  for (const std::uint8_t size : ranges.bits)
+    if (size > 8) throw std::invalid_argument("an offset has more than 8 bits");
+  for (const std::uint8_t number : ranges.range_of)
+    if (number > 15) throw std::invalid_argument("there are 16 ranges");
+  return ranges;
 }
 
 }  // namespace
@@ -80,5 +95,21 @@ void bind_words(nb::module_& m) {
   m.def("slots_decode", [](const Bytes& data, std::int64_t cell_channels, std::int64_t cell_columns, bool padded, const StripeSink& words) {
     const CellGrid grid = grid_of(words, cell_channels, cell_columns, padded);
     return without_gil([&] { return slots_decode(grid, data.data(), std::int64_t(data.size()), words.data()); });
+  });
+
+  m.def("ranges_encode", [](const Starts& starts, const Starts& bits, const ByteTable& range_of, const Bytes& words, const ByteSink& numbers, const ByteSink& out) {
+    const Ranges ranges = ranges_of(starts, bits, range_of);
+    check_equal(words.size(), numbers.size());
+    check_room(std::int64_t(words.size()) + 8, out);
+    nb::gil_scoped_release free_threads;
+    return ranges_encode(ranges, words.data(), std::int64_t(words.size()), numbers.data(), out.data());
+  });
+  m.def("ranges_decode", [](const Starts& starts, const Starts& bits, const ByteTable& range_of, const Bytes& numbers, const Bytes& data, const ByteSink& words) {
+    const Ranges ranges = ranges_of(starts, bits, range_of);
+    check_equal(words.size(), numbers.size());
+    for (std::size_t i = 0; i < numbers.size(); ++i)
+      if (numbers.data()[i] > 15) throw std::invalid_argument("there are 16 ranges");
+    nb::gil_scoped_release free_threads;
+    return ranges_decode(ranges, numbers.data(), data.data(), std::int64_t(data.size()), std::int64_t(words.size()), words.data());
   });
 }

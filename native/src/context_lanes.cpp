@@ -297,7 +297,8 @@ struct Encoder {
   const MapView& x;
   const MapView* const before;
   std::vector<Cell>& cells;
-  uint8_t* const bodies;  // block * area bytes for each cell
+  uint8_t* const bodies;
+  uint32_t next;  // byte of `bodies` from which on there is room for a byte a value
   Presence presence[strands];
   Extent extent;
   uint32_t held[strands * lanes];
@@ -311,8 +312,8 @@ struct Encoder {
   };
   Memory& memory = kept<Memory>();
 
-  Encoder(const ContextModel& model, const MapView& x, const MapView* before, std::vector<Cell>& cells, uint8_t* bodies)
-      : m(model), lookups(model), x(x), before(before), cells(cells), bodies(bodies) {
+  Encoder(const ContextModel& model, const MapView& x, const MapView* before, std::vector<Cell>& cells, uint8_t* bodies, uint32_t next)
+      : m(model), lookups(model), x(x), before(before), cells(cells), bodies(bodies), next(next) {
     surround(memory, m.lanes.offset, {&memory.planes[0], block}, memory.then);
   }
 
@@ -345,15 +346,18 @@ struct Encoder {
     else code<1>(states, ends);
     for (int l = 0; l < count; ++l) {
       Cell& cell = cells[held[l]];
-      uint8_t* const body = bodies + size_t{held[l]} * block * area;
+      uint8_t* const body = bodies + next;
+      cell.at = next;
       const uint32_t nbytes = uint32_t(l + 1) * words_nbytes - ends[l];
       if (int(nbytes) + 4 >= cell.values()) {
         raw(cell, l, body);
+        next += cell.nbytes;
         continue;
       }
       std::memcpy(body, &states[l], 4);
       std::memcpy(body + 4, &memory.words[0][0] + ends[l], nbytes);
       cell.nbytes = nbytes + 4, cell.entry = cell.nbytes / 2;
+      next += cell.nbytes;
     }
     count = 0, extent = Extent();
     for (Presence& p : presence) p = Presence();
@@ -681,7 +685,7 @@ uint32_t get16(const uint8_t* p) { return p[0] | uint32_t{p[1]} << 8; }
 }  // namespace
 
 bool context_lanes(const ContextModel& m, std::int64_t rows, std::int64_t columns) {
-  return isa() == Isa::avx512 && m.cells && m.lanes.usable && std::min<int64_t>(rows, side) * std::min<int64_t>(columns, side) > block;
+  return isa() == Isa::avx512 && m.lanes.usable && std::min<int64_t>(rows, side) * std::min<int64_t>(columns, side) > block;
 }
 
 std::int64_t context_lanes_capacity(const ContextModel& m, std::int64_t rows, std::int64_t columns, std::size_t head_nbytes) {
@@ -695,11 +699,14 @@ std::int64_t context_lanes_encode(const ContextModel& m, const MapView& x, const
   std::vector<uint32_t> order(cells.size());
   for (size_t i = 0; i < order.size(); ++i) order[i] = uint32_t(i);
   order = in_groups(cells, std::move(order));
-  const std::unique_ptr<uint8_t[]> bodies(new uint8_t[cells.size() * block * area]);  // touched only where written
+  const std::unique_ptr<uint8_t[]> bodies(new uint8_t[size_t(x.channels * x.rows * x.columns)]);  // touched only where written
   const int parts = parts_of(cells.size(), threads);
   parallel(parts, parts, [&](int part) {
-    Encoder encoder(m, x, before, cells, bodies.get());
-    for (size_t i = cells.size() * part / parts; i < cells.size() * (part + 1) / parts && !stop_asked(); ++i) encoder.take(order[i]);
+    const size_t first = cells.size() * part / parts;
+    uint32_t room = 0;  // of the parts before
+    for (size_t i = 0; i < first; ++i) room += uint32_t(cells[order[i]].values());
+    Encoder encoder(m, x, before, cells, bodies.get(), room);
+    for (size_t i = first; i < cells.size() * (part + 1) / parts && !stop_asked(); ++i) encoder.take(order[i]);
     encoder.flush();
   });
   std::memcpy(out, head, head_nbytes);
@@ -715,7 +722,7 @@ std::int64_t context_lanes_encode(const ContextModel& m, const MapView& x, const
     for (size_t i = first; i < cell; ++i) any = any || cells[i].entry;
     for (size_t i = first; i < cell && any; ++i) *at++ = uint8_t(cells[i].entry), *at++ = uint8_t(cells[i].entry >> 8);
     for (size_t i = first; i < cell; ++i) {
-      std::memcpy(at, bodies.get() + i * block * area, cells[i].nbytes);
+      std::memcpy(at, bodies.get() + cells[i].at, cells[i].nbytes);
       at += cells[i].nbytes;
     }
     table.put(out, s, begin, size_t(at - begin));

@@ -1,6 +1,7 @@
 #include "tensorpress/planes.h"
 
 #include <algorithm>
+#include <bit>
 #include <cstdlib>
 #include <cstring>
 
@@ -9,131 +10,184 @@
 namespace tensorpress {
 namespace {
 
-// Bits most significant first.
+// Bits most significant first, into memory that has room for them and 8 bytes more.
 class BitsOut {
  public:
-  void put(std::uint32_t value, int count) {
-    for (int i = count; i-- > 0;) {
-      if (used_ == 0) bytes.push_back(0);
-      bytes.back() = static_cast<std::uint8_t>(bytes.back() | ((value >> i & 1) << (7 - used_)));
-      used_ = (used_ + 1) & 7;
-    }
+  explicit BitsOut(std::uint8_t* out) : out_(out) {}
+  void put(std::uint32_t value, int count) {  // at most 32
+    held_ = held_ << count | value;
+    for (fill_ += count; fill_ >= 8; fill_ -= 8) *out_++ = static_cast<std::uint8_t>(held_ >> (fill_ - 8));
   }
-  std::vector<std::uint8_t> bytes;
+  std::uint8_t* finish() {
+    if (fill_) put(0, 8 - fill_);
+    return out_;
+  }
 
  private:
-  int used_ = 0;
+  std::uint8_t* out_;
+  std::uint64_t held_ = 0;
+  int fill_ = 0;
 };
 
 class BitsIn {
  public:
-  BitsIn(const std::uint8_t* data, std::size_t nbytes) : data_(data), bits_(nbytes * 8) {}
-  std::uint32_t take(int count) {
-    std::uint32_t value = 0;
-    for (int i = 0; i < count; ++i, ++at_) {
-      if (at_ >= bits_) {
-        cut = true;
-        return 0;
-      }
-      value = value << 1 | (data_[at_ >> 3] >> (7 - (at_ & 7)) & 1);
-    }
-    return value;
+  BitsIn(const std::uint8_t* data, std::size_t nbytes) : p_(data), end_(data + nbytes) { refill(); }
+  // The next 64 bits at most, the first one highest; zeros behind the end. At least 56 are there, or all that are left.
+  std::uint64_t ahead() const { return held_; }
+  int left() const { return fill_; }  // of `ahead`
+  void skip(int count) {
+    cut = cut || count > fill_;
+    held_ <<= count, fill_ -= count;
+    if (fill_ < 32) refill();
   }
   // All bytes were used, and what is left of the last one is zeros.
-  bool done() {
-    if (cut || bits_ - at_ >= 8) return false;
-    return take(static_cast<int>(bits_ - at_)) == 0;
-  }
+  bool done() const { return !cut && p_ == end_ && fill_ < 8 && held_ == 0; }
   bool cut = false;
 
  private:
-  const std::uint8_t* data_;
-  std::size_t bits_, at_ = 0;
+  void refill() {
+    if (end_ - p_ >= 8 && fill_ >= 0) {  // bits below `fill_` are those that come, and come again
+      std::uint64_t word = 0;
+      for (int i = 0; i < 8; ++i) word = word << 8 | p_[i];
+      held_ |= word >> fill_;
+      p_ += (63 - fill_) >> 3;
+      fill_ |= 56;
+      return;
+    }
+    for (; fill_ >= 0 && fill_ <= 56 && p_ != end_; fill_ += 8) held_ |= std::uint64_t{*p_++} << (56 - fill_);
+  }
+  const std::uint8_t *p_, *end_;
+  std::uint64_t held_ = 0;
+  int fill_ = 0;
 };
 
 constexpr int block = 8, deltas = 7, planes = 9, longest_run = 16;
 
+struct Code {
+  std::uint8_t bits, size;
+};
+
+// What a plane's difference is written as, where neither it nor the plane is zero.
+struct PlaneCodes {
+  Code of[128];
+  constexpr PlaneCodes() : of() {
+    for (unsigned x = 1; x < 128; ++x) {
+      const int ones = std::popcount(x), first = std::bit_width(x) - 1;
+      if (x == 0x7F) of[x] = {0, 5};
+      else if (ones == 2 && (x >> (first - 1) & 1)) of[x] = {static_cast<std::uint8_t>(2 << 3 | first), 8};
+      else if (ones == 1) of[x] = {static_cast<std::uint8_t>(3 << 3 | first), 8};
+      else of[x] = {static_cast<std::uint8_t>(0x80 | x), 8};
+    }
+  }
+};
+constexpr PlaneCodes plane_codes;
+
+// And back, by the next 8 bits.
+enum class Kind : std::uint8_t { difference, zeros, plane_zero, wrong };
+struct Found {
+  Kind kind;
+  std::uint8_t size, value;
+};
+struct PlaneKinds {
+  Found of[256];
+  constexpr PlaneKinds() : of() {
+    for (unsigned x = 0; x < 256; ++x) {
+      const std::uint8_t low = x & 7;
+      if (x >> 7) of[x] = {x & 0x7F ? Kind::difference : Kind::wrong, 8, static_cast<std::uint8_t>(x & 0x7F)};  // no differences have a shorter code
+      else if (x >> 6) of[x] = {Kind::zeros, 2, 1};
+      else if (x >> 5) of[x] = {Kind::zeros, 6, static_cast<std::uint8_t>((x >> 2 & 7) + 2)};
+      else if (x >> 3 == 0) of[x] = {Kind::difference, 5, 0x7F};
+      else if (x >> 3 == 1) of[x] = {Kind::plane_zero, 5, 0};
+      else if (low == 7 || (x >> 3 == 2 && low == 0)) of[x] = {Kind::wrong, 8, 0};
+      else of[x] = {Kind::difference, 8, static_cast<std::uint8_t>(x >> 3 == 2 ? 3 << (low - 1) : 1 << low)};
+    }
+  }
+};
+constexpr PlaneKinds plane_kinds;
+
+// Bit c of byte r to bit r of byte c.
+inline std::uint64_t transpose(std::uint64_t x) {
+  std::uint64_t t = (x ^ x >> 7) & 0x00AA00AA00AA00AAu;
+  x ^= t ^ t << 7;
+  t = (x ^ x >> 14) & 0x0000CCCC0000CCCCu;
+  x ^= t ^ t << 14;
+  t = (x ^ x >> 28) & 0x00000000F0F0F0F0u;
+  return x ^ t ^ t << 28;
+}
+
 void put_block(const std::uint8_t* w, BitsOut& out) {
   out.put(w[0], 8);
-  std::uint32_t dbp[planes + 1] = {};
+  std::uint64_t low = 0;
+  unsigned top = 0;  // plane 8
   for (int i = 0; i < deltas; ++i) {
-    const std::uint32_t delta = static_cast<std::uint32_t>(w[i + 1] - w[i]) & 0x1FF;
-    for (int p = 0; p < planes; ++p) dbp[p] |= (delta >> p & 1) << (deltas - 1 - i);
+    const unsigned delta = static_cast<unsigned>(w[i + 1] - w[i]);
+    low |= std::uint64_t{delta & 0xFF} << 8 * (deltas - 1 - i);
+    top |= (delta >> 8 & 1) << (deltas - 1 - i);
   }
+  const std::uint64_t plane = transpose(low), differ = plane ^ (plane >> 8 | std::uint64_t{top} << 56);  // byte by byte
   for (int p = planes - 1; p >= 0;) {
-    const std::uint32_t dbx = dbp[p] ^ dbp[p + 1];
+    const unsigned dbx = p == 8 ? top : unsigned(differ >> 8 * p & 0xFF);
     if (dbx == 0) {
-      int run = 1;
-      while (p - run >= 0 && run < 9 && (dbp[p - run] ^ dbp[p - run + 1]) == 0) ++run;
+      const std::uint64_t below = p ? differ << 8 * (8 - p) : 0;  // the planes under this one, from the top
+      const int run = below ? 1 + std::countl_zero(below) / 8 : p + 1;
       if (run == 1) out.put(1, 2);  // 01
-      else out.put(1, 3), out.put(static_cast<std::uint32_t>(run - 2), 3);  // 001, length less two
+      else out.put(static_cast<std::uint32_t>(1 << 3 | (run - 2)), 6);  // 001, length less two
       p -= run;
       continue;
     }
-    const int ones = __builtin_popcount(dbx), first = 31 - __builtin_clz(dbx);
-    if (dbx == 0x7F) out.put(0, 5);
-    else if (dbp[p] == 0) out.put(1, 5);
-    else if (ones == 2 && (dbx >> (first - 1) & 1)) out.put(2, 5), out.put(static_cast<std::uint32_t>(first), 3);
-    else if (ones == 1) out.put(3, 5), out.put(static_cast<std::uint32_t>(first), 3);
-    else out.put(1, 1), out.put(dbx, deltas);
+    const bool empty = p < 8 && (plane >> 8 * p & 0xFF) == 0 && dbx != 0x7F;
+    const Code code = empty ? Code{1, 5} : plane_codes.of[dbx];
+    out.put(code.bits, code.size);
     --p;
   }
 }
 
 bool take_block(BitsIn& in, std::uint8_t* w) {
-  w[0] = static_cast<std::uint8_t>(in.take(8));
-  std::uint32_t dbp[planes + 1] = {};
-  for (int p = planes - 1; p >= 0 && !in.cut;) {
-    std::uint32_t dbx = 0;
-    if (in.take(1)) {
-      dbx = in.take(deltas);
-    } else if (in.take(1)) {
-      dbp[p] = dbp[p + 1], --p;
-      continue;
-    } else if (in.take(1)) {
-      const int run = static_cast<int>(in.take(3)) + 2;
-      if (run > p + 1) return false;
-      for (int i = 0; i < run; ++i, --p) dbp[p] = dbp[p + 1];
-      continue;
-    } else {
-      const std::uint32_t code = in.take(2);
-      if (code == 0) dbx = 0x7F;
-      else if (code == 1) dbx = dbp[p + 1];  // the plane itself is zero
-      else {
-        const std::uint32_t first = in.take(3);
-        if (first >= deltas || (code == 2 && first == 0)) return false;
-        dbx = code == 2 ? 3u << (first - 1) : 1u << first;
-      }
+  w[0] = static_cast<std::uint8_t>(in.ahead() >> 56);
+  in.skip(8);
+  std::uint64_t low = 0;  // plane p in byte p
+  unsigned top = 0, last = 0;
+  for (int p = planes - 1; p >= 0;) {
+    const Found found = plane_kinds.of[in.ahead() >> 56];
+    in.skip(found.size);
+    int run = 1;
+    if (found.kind == Kind::difference) last ^= found.value;
+    else if (found.kind == Kind::zeros) run = found.value;
+    else if (found.kind == Kind::wrong || last == 0) return false;
+    else last = 0;
+    if (in.cut || run > p + 1) return false;
+    for (; run; --run, --p) {
+      if (p == 8) top = last;
+      else low |= std::uint64_t{last} << 8 * p;
     }
-    if (dbx == 0) return false;  // there is a shorter code for that
-    dbp[p] = dbx ^ dbp[p + 1], --p;
   }
-  if (in.cut) return false;
+  const std::uint64_t delta = transpose(low);
+  int value = w[0];
   for (int i = 0; i < deltas; ++i) {
-    std::uint32_t delta = 0;
-    for (int p = 0; p < planes; ++p) delta |= (dbp[p] >> (deltas - 1 - i) & 1) << p;
-    const int value = w[i] + static_cast<int>(delta) - (delta & 0x100 ? 0x200 : 0);
+    const int at = deltas - 1 - i;
+    value += static_cast<int>(delta >> 8 * at & 0xFF) - static_cast<int>((top >> at & 1) << 8);
     if (value < 0 || value > 255) return false;
     w[i + 1] = static_cast<std::uint8_t>(value);
   }
   return true;
 }
 
-void put32(std::vector<std::uint8_t>& out, std::size_t value) {
-  for (int i = 0; i < 4; ++i) out.push_back(static_cast<std::uint8_t>(value >> (8 * i)));
-}
-
 }  // namespace
 
 void ebpc_encode(const std::uint8_t* words, std::size_t count, std::vector<std::uint8_t>& out) {
-  BitsOut zeros, values;
+  const std::size_t zeros_most = (5 * count + 7) / 8 + 8, values_most = 10 * ((count + 7) / 8) + 8;  // 5 bits a run; 8 bits and 9 planes of 8
+  out.resize(4 + zeros_most + values_most);
+  BitsOut zeros(out.data() + 4), values(out.data() + 4 + zeros_most);
   std::uint8_t pending[block];
   int held = 0;
   for (std::size_t i = 0; i < count;) {
     if (words[i]) {
-      zeros.put(1, 1);
-      pending[held++] = words[i++];
-      if (held == block) put_block(pending, values), held = 0;
+      int run = 0;
+      do {
+        pending[held++] = words[i++], ++run;
+        if (held == block) put_block(pending, values), held = 0;
+      } while (run < 32 && i < count && words[i]);
+      zeros.put(~std::uint32_t{0} >> (32 - run), run);
       continue;
     }
     std::size_t run = 1;
@@ -145,9 +199,12 @@ void ebpc_encode(const std::uint8_t* words, std::size_t count, std::vector<std::
     for (int i = held; i < block; ++i) pending[i] = pending[held - 1];
     put_block(pending, values);
   }
-  put32(out, zeros.bytes.size());
-  out.insert(out.end(), zeros.bytes.begin(), zeros.bytes.end());
-  out.insert(out.end(), values.bytes.begin(), values.bytes.end());
+  std::uint8_t* const end = zeros.finish();
+  const std::size_t first = static_cast<std::size_t>(end - out.data()) - 4;
+  const auto second = static_cast<std::size_t>(values.finish() - (out.data() + 4 + zeros_most));
+  for (int i = 0; i < 4; ++i) out[i] = static_cast<std::uint8_t>(first >> (8 * i));
+  std::memmove(end, out.data() + 4 + zeros_most, second);
+  out.resize(4 + first + second);
 }
 
 bool ebpc_decode(const std::uint8_t* data, std::size_t nbytes, std::uint8_t* words, std::size_t count) {
@@ -158,16 +215,21 @@ bool ebpc_decode(const std::uint8_t* data, std::size_t nbytes, std::uint8_t* wor
   std::uint8_t pending[block];
   int held = block;
   for (std::size_t i = 0; i < count;) {
-    if (zeros.take(1)) {
-      if (held == block) {
-        if (!take_block(values, pending)) return false;
-        held = 0;
+    if (const std::size_t ones = static_cast<std::size_t>(std::min(std::countl_one(zeros.ahead()), 32)); ones) {
+      const std::size_t stop = i + std::min(ones, count - i);
+      zeros.skip(static_cast<int>(stop - i));
+      while (i < stop) {
+        if (held == block) {
+          if (!take_block(values, pending)) return false;
+          held = 0;
+        }
+        if (pending[held] == 0) return false;
+        words[i++] = pending[held++];
       }
-      if (pending[held] == 0) return false;
-      words[i++] = pending[held++];
       continue;
     }
-    const std::size_t run = zeros.take(4) + 1;
+    const std::size_t run = (zeros.ahead() >> 59) + 1;
+    zeros.skip(5);
     if (zeros.cut || run > count - i) return false;
     std::memset(words + i, 0, run);
     i += run;

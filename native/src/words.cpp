@@ -382,4 +382,61 @@ std::int64_t slots_decode(const CellGrid& grid, const std::uint8_t* data, std::i
   return fault == words_fine && at != nbytes ? words_wrong : fault;
 }
 
+// --- ranges -----------------------------------------------------------------------------------------------------------
+
+std::int64_t ranges_encode(const Ranges& ranges, const std::uint8_t* words, std::int64_t count, std::uint8_t* numbers, std::uint8_t* out) {
+  struct Piece {
+    std::uint8_t number, bits, offset;
+  } pieces[256];
+  for (int w = 0; w < 256; ++w) {
+    const std::uint8_t number = ranges.range_of[w];
+    pieces[w] = {number, ranges.bits[number], std::uint8_t(w - ranges.starts[number])};
+  }
+  const std::uint8_t* const first = out;
+  std::uint64_t held = 0;
+  int fill = 0;
+  for (std::int64_t i = 0; i < count; ++i) {
+    const Piece piece = pieces[words[i]];
+    numbers[i] = piece.number;
+    held |= std::uint64_t{piece.offset} << fill;
+    fill += piece.bits;
+    if (fill < 56) continue;
+    std::memcpy(out, &held, 8);
+    out += 7, held >>= 56, fill -= 56;
+  }
+  std::memcpy(out, &held, 8);
+  return out - first + (fill + 7) / 8;
+}
+
+std::int64_t ranges_decode(const Ranges& ranges, const std::uint8_t* numbers, const std::uint8_t* data, std::int64_t nbytes, std::int64_t count,
+                           std::uint8_t* words) {
+  std::int64_t bits = 0;
+  for (std::int64_t i = 0; i < count; ++i) bits += ranges.bits[numbers[i]];
+  if (nbytes != (bits + 7) / 8 || (bits % 8 && data[nbytes - 1] >> bits % 8)) return words_wrong;
+  std::int64_t found = words_fine;
+  std::uint64_t held = 0;
+  int fill = 0;
+  for (std::int64_t i = 0; i < count; ++i) {
+    const std::uint8_t number = numbers[i];
+    const int size = ranges.bits[number];
+    if (fill < size) {
+      if (nbytes >= 8) {
+        std::uint64_t next;
+        std::memcpy(&next, data, 8);
+        held |= next << fill;
+        const int taken = (63 - fill) / 8;  // what of the last byte does not fit comes again
+        data += taken, nbytes -= taken, fill += 8 * taken;
+        held &= ~std::uint64_t{0} >> (64 - fill);
+      } else {
+        for (; nbytes && fill <= 56; --nbytes, fill += 8) held |= std::uint64_t{*data++} << fill;
+      }
+    }
+    const unsigned word = ranges.starts[number] + unsigned(held & ((1u << size) - 1));
+    held >>= size, fill -= size;
+    if (found == words_fine && (word > 255 || ranges.range_of[word & 0xFF] != number)) found = i;
+    words[i] = std::uint8_t(word);
+  }
+  return found;
+}
+
 }  // namespace tensorpress

@@ -224,3 +224,30 @@ def test_kernels_check_their_arrays() -> None:
     ):
         with pytest.raises(ValueError):
             call()
+
+
+STARTS = ([16 * k for k in range(16)], [0, 1, 2, 4, 8, 16, 32, 64, 128, 129, 130, 131, 132, 133, 134, 135], [0, *range(241, 256)])
+
+
+@pytest.mark.parametrize("starts", STARTS)
+def test_ranges_equal_their_twin(starts: list[int]) -> None:
+    ends = np.array([*starts[1:], 256])
+    bits = np.array([int(n - 1).bit_length() for n in ends - starts], np.uint8)
+    ranges = np.array(starts, np.uint8), bits, np.repeat(np.arange(16), ends - starts).astype(np.uint8)
+    rng = np.random.default_rng(5)
+    for size in (0, 1, 7, 8, 9, 63, 64, 500):
+        words = rng.integers(0, 256, size, np.uint8)
+        numbers, out, back = np.empty_like(words), np.empty(size + 8, np.uint8), np.empty_like(words)
+        data = out[: _native.ranges_encode(*ranges, words, numbers, out)].copy()
+        assert (numbers.tolist(), data.tobytes()) == twin.ranges_encode(words.tolist(), starts)
+        assert _native.ranges_decode(*ranges, numbers, data, back) == FINE and np.array_equal(back, words)
+        for _ in range(20):
+            damaged = data.copy() if rng.random() < 0.7 else rng.integers(0, 256, int(rng.integers(0, size + 2)), np.uint8)
+            if damaged.size:
+                damaged[rng.integers(damaged.size)] ^= 1 << rng.integers(8)
+            try:
+                expected = twin.ranges_decode(numbers.tolist(), damaged.tobytes(), starts)
+            except StreamError:
+                expected = None
+            good = _native.ranges_decode(*ranges, numbers, damaged, back) == FINE
+            assert (back.tolist() if good else None) == expected

@@ -60,6 +60,16 @@ def test_packed_words(codec_id):
     assert codec.encode_payload(x) == example(codec_id)
 
 
+def test_laned_rans():
+    x = np.zeros((1, 1, 40), np.uint8)
+    x[0, 0, [5, 9, 38]] = 200, 7, 7
+    codec = registry.build("uniform_rans").fit([np.repeat(np.array([0, 7], np.uint8), [30, 10])])
+    assert f"`{codec.state['tables'].hex(' ')}`" in DOCUMENT
+    assert np.array_equal(codec.decode_payload(example("uniform_rans")), x)
+    for fused in (True, False):
+        assert codec.encode_payload(x, fused=fused) == example("uniform_rans")
+
+
 def test_lists():
     assert "5 uint16" in DOCUMENT and all(f"{n} {d.name}" in DOCUMENT for n, d in enumerate(DTYPES))
     assert " ".join(str(n) for n in dct._COSINES[1:]) in DOCUMENT

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tensorpress import _native
-from tensorpress.blocks.context_twin import Interval
+from tensorpress.coding.range_reference import Interval
 from tensorpress.core import registry
 from tensorpress.core.errors import InputError, StreamError
 from tensorpress.core.payload import Reader
@@ -129,7 +129,7 @@ def test_ebpc_equals_its_twin_and_refuses_the_rest():
 def test_apack_ranges():
     ranges = apack.Ranges([0, 1, 2, 4, 8, 16, 32, 64, 128, 129, 130, 131, 132, 133, 134, 135])
     assert ranges.bits.tolist() == [0, 0, 1, 2, 3, 4, 5, 6, 0, 0, 0, 0, 0, 0, 0, 7]
-    assert (ranges.of[3], ranges.offset[3], ranges.of[255], ranges.offset[255]) == (2, 1, 15, 120)
+    assert (ranges.of[3], ranges.of[255]) == (2, 15)
     counts = np.zeros(256, np.int64)
     counts[[0, 200]] = 1000, 3000
     assert ranges.footprint(counts) == pytest.approx(4000 * 0.8112781 + 3000 * 7)

@@ -7,7 +7,7 @@
 
 namespace tensorpress {
 
-// Appends the two bit streams of `count` words: zeros and runs; blocks of 8 non-zero words in bit planes.
+// `out` becomes the two bit streams of `count` words: zeros and runs; blocks of 8 non-zero words in bit planes.
 void ebpc_encode(const std::uint8_t* words, std::size_t count, std::vector<std::uint8_t>& out);
 // False where the data is not exactly that of `count` words.
 bool ebpc_decode(const std::uint8_t* data, std::size_t nbytes, std::uint8_t* words, std::size_t count);

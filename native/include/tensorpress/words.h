@@ -1,4 +1,4 @@
-// Words of 8 bits, 0 for zero: from a tensor to them and back, and the packers of a stripe of them. FORMAT.md, sections 3 and 17.
+// Words of 8 bits, 0 for zero: from a tensor to them and back, and the packers of a stripe of them. FORMAT.md, sections 3, 15 and 17.
 // The slow twins of the packers are in src/tensorpress/coding/word_reference.py; that of the front is the chain of stages.
 #pragma once
 #include <cstddef>
@@ -48,5 +48,18 @@ std::int64_t slots_capacity(const CellGrid& grid);
 std::int64_t slots_encode(const CellGrid& grid, const std::uint8_t* words, std::uint8_t* out);
 // words_fine, words_wrong, or the number of the cell that is wrong.
 std::int64_t slots_decode(const CellGrid& grid, const std::uint8_t* data, std::int64_t nbytes, std::uint8_t* words);
+
+// --- ranges: a word as the number of its range and an offset in it ------------------------------------------------------
+
+struct Ranges {
+  std::uint8_t starts[16], bits[16];          // of each range; bits of its offsets
+  std::uint8_t range_of[256];
+};
+
+// Numbers of the words' ranges, and their offsets end to end, least significant bit first. Needs count + 8 bytes at out; returns those used.
+std::int64_t ranges_encode(const Ranges& ranges, const std::uint8_t* words, std::int64_t count, std::uint8_t* numbers, std::uint8_t* out);
+// Needs numbers below 16. words_fine, words_wrong, or the first word whose offset leads out of its range.
+std::int64_t ranges_decode(const Ranges& ranges, const std::uint8_t* numbers, const std::uint8_t* data, std::int64_t nbytes, std::int64_t count,
+                           std::uint8_t* words);
 
 }  // namespace tensorpress

@@ -173,3 +173,26 @@ def slots_decode(data: bytes, counts: Sequence[int], padded: bool) -> list[list[
     if at != len(data):
         raise StreamError(f"cells end at {at}, the data at {len(data)}")
     return cells
+
+
+def ranges_encode(words: Sequence[int], starts: Sequence[int]) -> tuple[list[int], bytes]:
+    """Each word's range, and the offsets in them end to end; range n is starts[n] to starts[n + 1] - 1, the last one ends with 255."""
+    out, numbers = Bits(), []
+    for word in words:
+        number = max(n for n, start in enumerate(starts) if start <= word)
+        out.put(word - starts[number], ([*starts, 256][number + 1] - starts[number] - 1).bit_length())
+        numbers.append(number)
+    return numbers, out.to_bytes()
+
+
+def ranges_decode(numbers: Sequence[int], data: bytes, starts: Sequence[int]) -> list[int]:
+    """The inverse."""
+    bits, words = Bits(data), []
+    for number in numbers:
+        size = [*starts, 256][number + 1] - starts[number]
+        offset = bits.take((size - 1).bit_length())
+        if offset >= size:
+            raise StreamError(f"offset {offset} leads out of range {number}, which has {size} words")
+        words.append(starts[number] + offset)
+    bits.check_rest()
+    return words

@@ -17,7 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tensorpress import _native
 from tensorpress.blocks.levels import LevelMap, Levels
+from tensorpress.blocks.packers import FINE, WRONG
 from tensorpress.blocks.stepped import SteppedConfig, stepped_codec
 from tensorpress.blocks.words import Words, WordStage
 from tensorpress.coding import rans
@@ -57,7 +59,7 @@ class Ranges:
         self.starts = np.array(starts, np.int64)
         self.bits = np.array([int(n - 1).bit_length() for n in ends - self.starts], np.int64)
         self.of = np.repeat(np.arange(RANGES), ends - self.starts).astype(np.uint8)  # [256]
-        self.offset = (np.arange(256) - self.starts[self.of]).astype(np.uint8)
+        self.native = self.starts.astype(np.uint8), self.bits.astype(np.uint8), self.of
 
     def footprint(self, counts: NDArray[np.int64]) -> float:
         """Bits of words with these counts [256]."""
@@ -109,11 +111,10 @@ class RangeWords(WordStage):
 
     def pack(self, words: Words) -> bytes:
         assert self.ranges is not None and self.tables is not None
-        number = self.ranges.of[words]
-        symbols = rans.encode(number, self.tables)
-        taken = np.arange(8) < self.ranges.bits[number][:, None]
-        bits = (self.ranges.offset[words][:, None] >> np.arange(8, dtype=np.uint8)) & 1
-        return len(symbols).to_bytes(4, "little") + symbols + np.packbits(bits[taken].astype(np.uint8), bitorder="little").tobytes()
+        numbers, offsets = np.empty(words.size, np.uint8), np.empty(words.size + 8, np.uint8)
+        nbytes = _native.ranges_encode(*self.ranges.native, words, numbers, offsets)
+        symbols = rans.encode(numbers, self.tables)
+        return len(symbols).to_bytes(4, "little") + symbols + offsets[:nbytes].tobytes()
 
     def unpack(self, data: memoryview, out: Words, stripe: int) -> None:
         if self.ranges is None or self.tables is None:
@@ -122,20 +123,15 @@ class RangeWords(WordStage):
         if len(data) < 4 or length > len(data) - 4:
             raise StreamError(f"stripe {stripe} is cut: its symbols end at {4 + length} of {len(data)} bytes")
         try:
-            number = rans.decode(data[4 : 4 + length], self.tables, out.size)
+            numbers = rans.decode(data[4 : 4 + length], self.tables, out.size)
         except StreamError as error:
             raise StreamError(f"stripe {stripe}: {error}") from None
-        taken = np.arange(8) < self.ranges.bits[number][:, None]
-        total, rest = int(taken.sum()), np.frombuffer(data[4 + length :], np.uint8)
-        bits = np.unpackbits(rest, bitorder="little")
-        if rest.size != -(-total // 8) or bits[total:].any():
-            raise StreamError(f"stripe {stripe}: {rest.size} bytes of offsets, {total} bits are needed, zeros after them")
-        spread = np.zeros((out.size, 8), np.uint8)
-        spread[taken] = bits[:total]
-        found = self.ranges.starts[number] + spread @ (1 << np.arange(8))
-        if (found > 255).any() or (self.ranges.of[found] != number).any():
-            raise StreamError(f"stripe {stripe}: an offset leads out of its range")
-        out[...] = found.astype(np.uint8)
+        rest = np.frombuffer(data[4 + length :], np.uint8)
+        found = _native.ranges_decode(*self.ranges.native, numbers, rest, out)
+        if found == WRONG:
+            raise StreamError(f"stripe {stripe}: {rest.size} bytes of offsets are not what its ranges need, or bits after them are not zero")
+        if found != FINE:
+            raise StreamError(f"stripe {stripe}: the offset of word {found} leads out of its range")
 
 
 def stage(config: Any, levels: Levels, state: Mapping[str, bytes]) -> RangeWords:

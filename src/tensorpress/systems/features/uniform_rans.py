@@ -1,7 +1,7 @@
 """Clipped uniform levels and static rANS: the plain baseline that any other claim must be judged against.
 
     x -> * 1/step, round, clamp to [-zero point, levels - 1 - zero point] -> symbols -> rANS, one table a layer
-         (clip of least squared error on the fit samples)                               (order 0, four lanes, 8 rows a string)
+         (clip of least squared error on the fit samples)                               (order 0, up to 64 lanes, 8 rows a string)
 
 Any number of levels from 2 to 256, the same for all layers of a network: `levels` is the one quality parameter.
 Clip search after Banner, Nahshan, Soudry: Post training 4-bit quantization (ACIQ), NeurIPS 2019, by search instead of
@@ -15,10 +15,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from tensorpress.blocks.entropy_stage import EntropyStage, Group
+from tensorpress.blocks.laned_stage import LanedKernel, LanedStage
 from tensorpress.blocks.unfitted import Unfitted
 from tensorpress.blocks.uniform import LARGEST, SMALLEST, Array, Uniform, as_float32, fit_uniform, quantise, thin
-from tensorpress.coding.tables import Tables
+from tensorpress.coding.lanes import LaneTables
 from tensorpress.core.card import Card
 from tensorpress.core.codec import Codec
 from tensorpress.core.errors import InputError
@@ -43,7 +43,7 @@ CARD = Card(
 @dataclass(frozen=True)
 class Config:
     levels: int = 256  # of the quantiser, 2 to 256
-    table_bits: int = 14  # frequencies sum to 2^table_bits, 10 to 16
+    table_bits: int = 12  # frequencies sum to 2^table_bits, 11 or 12
     # fitted, where None
     step: float | None = None  # value of one level, a float32
     reciprocal: float | None = None  # float32 1 / step, stored so that every encoder multiplies by the same number
@@ -54,8 +54,8 @@ def build(config: Config, state: Mapping[str, bytes]) -> Codec:
     """A codec; unfitted where `config` has no step or `state` is empty. State: 'tables'."""
     if not isinstance(config.levels, int) or not 2 <= config.levels <= 256:
         raise InputError(f"levels = {config.levels!r}: 2 to 256 are allowed")
-    if not isinstance(config.table_bits, int) or not 10 <= config.table_bits <= 16:
-        raise InputError(f"table_bits = {config.table_bits!r}: 10 to 16 are allowed")
+    if not isinstance(config.table_bits, int) or not 11 <= config.table_bits <= 12:
+        raise InputError(f"table_bits = {config.table_bits!r}: 11 or 12 are allowed")
     if not state or config.step is None or config.reciprocal is None or config.zero_point is None:
         return Codec(CARD.id, config, Unfitted(CARD.id), refit=lambda samples: fit(config, samples))
     for name, value, low, high in (
@@ -68,11 +68,11 @@ def build(config: Config, state: Mapping[str, bytes]) -> Codec:
         raise InputError(f"zero_point = {config.zero_point!r}: 0 to {config.levels - 1} are allowed")
     if set(state) != {"tables"}:
         raise InputError(f"state of codec {CARD.id!r} holds {sorted(state)}, not 'tables'")
-    tables = Tables.from_bytes(state["tables"])
-    if (tables.rows, tables.symbols, tables.bits) != (1, config.levels, config.table_bits):
-        raise InputError(f"tables of {tables.rows} rows, {tables.symbols} symbols and {tables.bits} bits do not suit {config}")
+    tables = LaneTables.from_bytes(state["tables"], config.levels)
+    if tables.bits != config.table_bits:
+        raise InputError(f"tables of {tables.bits} bits do not suit {config}")
     levels = Uniform(CARD.id, config.levels, config.step, config.reciprocal, config.zero_point)
-    return Codec(CARD.id, config, levels >> EntropyStage([Group(tables)]), dict(state), refit=lambda samples: fit(config, samples))
+    return Codec(CARD.id, config, levels >> LanedStage(tables), dict(state), refit=lambda samples: fit(config, samples), kernel=LanedKernel(levels, tables))
 
 
 def fit(config: Config, samples: Sequence[Array]) -> Codec:
@@ -86,5 +86,5 @@ def fit(config: Config, samples: Sequence[Array]) -> Codec:
     else:
         step, reciprocal, zero = fit_uniform(values, config.levels)
     symbols = quantise(values, np.float32(reciprocal), -zero, config.levels - 1 - zero) + np.int16(zero)
-    tables = Tables.from_counts(np.bincount(symbols, minlength=config.levels), config.table_bits)
+    tables = LaneTables.from_counts(np.bincount(symbols, minlength=config.levels), config.table_bits)
     return build(replace(config, step=step, reciprocal=reciprocal, zero_point=zero), {"tables": tables.to_bytes()})
