@@ -101,7 +101,7 @@ struct BitWriter {  // least significant bit first; may write 8 bytes past its e
     fill &= 7;
   }
   void put64(uint64_t bits, int n) {
-    if (n <= 32) return put(bits, n);
+    if (n <= 56) return put(bits, n);
     put(bits & 0xFFFFFFFFu, 32);
     put(bits >> 32, n - 32);
   }
@@ -123,7 +123,7 @@ struct BitReader {  // over a buffer with 8 readable bytes after its end
     return bits;
   }
   uint64_t take64(int n) {
-    if (n <= 32) return take(n);
+    if (n <= 56) return take(n);
     const uint64_t low = take(32);
     return low | take(n - 32) << 32;
   }
@@ -224,6 +224,14 @@ void quantise_row(const float* in, uint8_t* out, float reciprocal, int zero, uin
 }
 #endif
 
+// Eight bytes, each with the bits of `flip` turned.
+void copy_row(const uint8_t* in, uint8_t* out, uint8_t flip) {
+  uint64_t word;
+  std::memcpy(&word, in, 8);
+  word ^= flip * 0x0101010101010101u;
+  std::memcpy(out, &word, 8);
+}
+
 // Levels of the cell, planes padded with the zero level. False where a value is not finite.
 bool load(const MapView& map, const Cell& cell, int zero, uint8_t* levels) {
   if (cell.stride != cell.area) std::memset(levels, zero, std::size_t(cell.planes) * cell.stride);
@@ -244,7 +252,9 @@ bool load(const MapView& map, const Cell& cell, int zero, uint8_t* levels) {
       } else {
         const uint8_t* in = static_cast<const uint8_t*>(map.data) + at;
         const uint8_t flip = map.element == Element::i8 ? 0x80 : 0;
-        for (int x = 0; x < cell.columns; ++x) out[x] = in[x * map.column_stride] ^ flip;
+        if (map.column_stride == 1 && cell.columns == cell_columns) copy_row(in, out, flip);
+        else
+          for (int x = 0; x < cell.columns; ++x) out[x] = in[x * map.column_stride] ^ flip;
       }
     }
   uint32_t any = 0;
@@ -266,7 +276,9 @@ void store(const MapView& map, const Cell& cell, int zero, const uint8_t* levels
       } else {
         uint8_t* out = static_cast<uint8_t*>(map.data) + at;
         const uint8_t flip = map.element == Element::i8 ? 0x80 : 0;
-        for (int x = 0; x < cell.columns; ++x) out[x * map.column_stride] = in[x] ^ flip;
+        if (map.column_stride == 1 && cell.columns == cell_columns) copy_row(in, out, flip);
+        else
+          for (int x = 0; x < cell.columns; ++x) out[x * map.column_stride] = in[x] ^ flip;
       }
     }
 }

@@ -86,41 +86,44 @@ inline Block unfolded(const Block& b) {
 
 #else
 
+// Vectors of the compiler: what it has registers for, it puts there.
 constexpr int unrolled = 1, parts = 4, lane_count = block_size / parts;
+typedef std::int16_t Numbers __attribute__((vector_size(2 * lane_count)));
+typedef std::uint16_t Words __attribute__((vector_size(2 * lane_count)));
+typedef std::int32_t Wide __attribute__((vector_size(4 * lane_count)));
+typedef std::uint32_t WideWords __attribute__((vector_size(4 * lane_count)));
+typedef std::uint8_t Bytes __attribute__((vector_size(lane_count)));
 struct Lanes {
-  std::int16_t v[lane_count];
+  Numbers v;
 };
 
-template <class Make>
-inline Lanes each_lane(Make&& make) {
-  Lanes y;
-  for (int i = 0; i < lane_count; ++i) y.v[i] = std::int16_t(make(i));
-  return y;
+inline Lanes every(int n) { return {Numbers{} + std::int16_t(n)}; }
+inline Lanes operator+(const Lanes& a, const Lanes& b) { return {Numbers(Words(a.v) + Words(b.v))}; }
+inline Lanes operator-(const Lanes& a, const Lanes& b) { return {Numbers(Words(a.v) - Words(b.v))}; }
+inline Lanes scaled(const Lanes& a, const Lanes& b) {
+  return {__builtin_convertvector((__builtin_convertvector(a.v, Wide) * __builtin_convertvector(b.v, Wide) + (1 << 14)) >> 15, Numbers)};
 }
-inline Lanes every(int n) { return each_lane([&](int) { return n; }); }
-inline Lanes operator+(const Lanes& a, const Lanes& b) { return each_lane([&](int i) { return a.v[i] + b.v[i]; }); }
-inline Lanes operator-(const Lanes& a, const Lanes& b) { return each_lane([&](int i) { return a.v[i] - b.v[i]; }); }
-inline Lanes scaled(const Lanes& a, const Lanes& b) { return each_lane([&](int i) { return (a.v[i] * b.v[i] + (1 << 14)) >> 15; }); }
-inline Lanes differences(const Block& b, int part, int zero, int shift) {
-  return each_lane([&](int i) { return (b.v[lane_count * part + i] - zero) * (1 << shift); });
+inline Numbers bytes_of(const Block& b, int part) {
+  Bytes bytes;
+  std::memcpy(&bytes, b.v + lane_count * part, lane_count);
+  return __builtin_convertvector(bytes, Numbers);
 }
-inline Lanes high(const Block& b, int part) { return each_lane([&](int i) { return b.v[lane_count * part + i] << 8; }); }
-inline Lanes half(const Lanes& a) { return each_lane([&](int i) { return std::uint16_t(a.v[i]) >> 1; }); }
-inline Lanes shifted_down(const Lanes& a, int by) { return each_lane([&](int i) { return a.v[i] >> by; }); }
+inline Lanes differences(const Block& b, int part, int zero, int shift) { return {(bytes_of(b, part) - std::int16_t(zero)) * std::int16_t(1 << shift)}; }
+inline Lanes high(const Block& b, int part) { return {Numbers(Words(bytes_of(b, part)) << 8)}; }
+inline Lanes half(const Lanes& a) { return {Numbers(Words(a.v) >> 1)}; }
+inline Lanes shifted_down(const Lanes& a, int by) { return {a.v >> by}; }
 inline Lanes magnitudes(const Lanes& y, const Lanes& offset, const Lanes& multiplier) {
-  return each_lane([&](int i) {
-    const std::uint32_t sum = std::uint16_t((y.v[i] < 0 ? -y.v[i] : y.v[i]) + offset.v[i]);
-    return sum * std::uint16_t(multiplier.v[i]) >> 16;
-  });
+  const Words sum = Words(y.v < 0 ? -y.v : y.v) + Words(offset.v);
+  const WideWords product = __builtin_convertvector(sum, WideWords) * __builtin_convertvector(Words(multiplier.v), WideWords);
+  return {Numbers(__builtin_convertvector(product >> 16, Words))};
 }
-inline Lanes folded(const Lanes& y, const Lanes& magnitude) {
-  return each_lane([&](int i) { return magnitude.v[i] ? 2 * magnitude.v[i] - (y.v[i] < 0) : 0; });
-}
+inline Lanes folded(const Lanes& y, const Lanes& magnitude) { return {magnitude.v + magnitude.v + ((y.v < 0) & (magnitude.v > 0))}; }
 inline Block joined(const Lanes (&p)[parts]) {
   Block b;
-  for (int i = 0; i < block_size; ++i) {
-    const int v = p[i / lane_count].v[i % lane_count];
-    b.v[i] = std::uint8_t(v < 0 ? 0 : v > 255 ? 255 : v);
+  for (int part = 0; part < parts; ++part) {
+    const Numbers low = p[part].v < 0 ? Numbers{} : p[part].v, whole = low > 255 ? Numbers{} + std::int16_t(255) : low;
+    const Bytes bytes = __builtin_convertvector(whole, Bytes);
+    std::memcpy(b.v + lane_count * part, &bytes, lane_count);
   }
   return b;
 }

@@ -82,18 +82,20 @@ inline Block squeezed(Block b, std::uint64_t bits) { return {_mm512_maskz_compre
 
 #else
 
-// Eight bytes at a time, in the bytes of a word.
+// Eight bytes at a time, in the bytes of a word: pairs, then fours, then all eight move together, or apart.
 inline Block pack(const Block& b, int width) {
   Block out{};
   for (int i = 0; i < 8; ++i) {
-    std::uint64_t word, packed = 0;
+    std::uint64_t word;
     std::memcpy(&word, b.v + 8 * i, 8);
 #if defined(__BMI2__)
-    packed = _pext_u64(word, 0x0101010101010101u * ((1u << width) - 1));
+    word = _pext_u64(word, 0x0101010101010101u * ((1u << width) - 1));
 #else
-    for (int k = 0; k < 8; ++k) packed |= (word >> 8 * k & 0xFF) << width * k;
+    word = (word & 0x00FF00FF00FF00FFu) | (word & 0xFF00FF00FF00FF00u) >> (8 - width);
+    word = (word & 0x0000FFFF0000FFFFu) | (word & 0xFFFF0000FFFF0000u) >> (16 - 2 * width);
+    word = (word & 0x00000000FFFFFFFFu) | (word & 0xFFFFFFFF00000000u) >> (32 - 4 * width);
 #endif
-    std::memcpy(out.v + i * width, &packed, 8);
+    std::memcpy(out.v + i * width, &word, 8);
   }
   return out;
 }
@@ -101,12 +103,15 @@ inline Block pack(const Block& b, int width) {
 inline Block unpack(const Block& b, int width) {
   Block out;
   for (int i = 0; i < 8; ++i) {
-    std::uint64_t packed, word = 0;
-    std::memcpy(&packed, b.v + i * width, 8);
+    std::uint64_t word;
+    std::memcpy(&word, b.v + i * width, 8);
 #if defined(__BMI2__)
-    word = _pdep_u64(packed, 0x0101010101010101u * ((1u << width) - 1));
+    word = _pdep_u64(word, 0x0101010101010101u * ((1u << width) - 1));
 #else
-    for (int k = 0; k < 8; ++k) word |= (packed >> width * k & ((1u << width) - 1)) << 8 * k;
+    const std::uint64_t four = (std::uint64_t{1} << 4 * width) - 1, two = 0x0000000100000001u * ((1u << 2 * width) - 1), one = 0x0001000100010001u * ((1u << width) - 1);
+    word = (word & four) | (word >> 4 * width & four) << 32;
+    word = (word & two) | (word >> 2 * width & two) << 16;
+    word = (word & one) | (word >> width & one) << 8;
 #endif
     std::memcpy(out.v + 8 * i, &word, 8);
   }

@@ -104,7 +104,12 @@ inline std::uint64_t nonzero(const Block& b) {
   return ~(low | std::uint64_t{high} << 32);
 #else
   std::uint64_t bits = 0;
-  for (int i = 0; i < block_size; ++i) bits |= std::uint64_t{b.v[i] != 0} << i;
+  for (int i = 0; i < block_size; i += 8) {  // the highest bit of each byte tells, then a product brings them together
+    std::uint64_t word;
+    std::memcpy(&word, b.v + i, 8);
+    word = (((word & 0x7F7F7F7F7F7F7F7Fu) + 0x7F7F7F7F7F7F7F7Fu) | word) >> 7 & 0x0101010101010101u;
+    bits |= (word * 0x0102040810204080u >> 56) << i;
+  }
   return bits;
 #endif
 }
