@@ -14,7 +14,8 @@ using namespace tensorpress;
 template <class T>
 using Vector = nb::ndarray<const T, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Reference = nb::ndarray<const float, nb::ndim<3>, nb::c_contig, nb::device::cpu>;
-using Map = nb::ndarray<nb::ndim<3>, nb::device::cpu>;  // any strides
+using Source = nb::ndarray<nb::ro, nb::ndim<3>, nb::device::cpu>;  // any strides
+using Target = Sink<nb::ndim<3>, nb::device::cpu>;
 using Quantised = nb::ndarray<std::int16_t, nb::ndim<3>, nb::c_contig, nb::device::cpu>;
 using Predictions = nb::ndarray<std::int32_t, nb::ndim<3>, nb::c_contig, nb::device::cpu>;
 
@@ -94,13 +95,14 @@ MaxModel model_of(const nb::dict& d) {
   return m;
 }
 
+template <class Map>
 MapView view_of(const MaxModel& m, const Map& map) {
   MapView view{};
   if (map.dtype() == nb::dtype<float>()) view.element = Element::f32;
   else if (map.dtype() == nb::dtype<std::uint8_t>()) view.element = Element::u8;
   else if (map.dtype() == nb::dtype<std::int8_t>()) view.element = Element::i8;
   else throw nb::type_error("the map must be float32, uint8 or int8");
-  view.data = map.data();
+  view.data = const_cast<void*>(static_cast<const void*>(map.data()));
   view.channels = std::int64_t(map.shape(0)), view.rows = std::int64_t(map.shape(1)), view.columns = std::int64_t(map.shape(2));
   view.channel_stride = map.stride(0), view.row_stride = map.stride(1), view.column_stride = map.stride(2);
   need(map.shape(0) == m.channels, "the tensor has other channels than the model");
@@ -126,29 +128,28 @@ void bind_context_max(nb::module_& m) {
   nb::class_<MaxModel>(m, "ContextMaxModel")
       .def("__init__", [](MaxModel* self, const nb::dict& d) { new (self) MaxModel(model_of(d)); })
       .def("encode",
-           [](const MaxModel& self, Map x, nb::object before, std::int64_t whole, std::vector<double> lagrangian, double rounding, int threads, nb::object decoded) {
+           [](const MaxModel& self, Source x, nb::object before, std::int64_t whole, std::vector<double> lagrangian, double rounding, int threads, nb::object decoded) {
              const MapView map = view_of(self, x);
              Reference reference;
              const float* const beside = reference_of(self, map, before, reference);
              MapView to{};
              if (!decoded.is_none()) {
-               to = view_of(self, nb::cast<Map>(decoded));
+               to = view_of(self, nb::cast<Target>(decoded));
                need(same(to, map), "decoded has another shape");
              }
              need(whole >= 0 && whole <= stripe_count(map), "more whole stripes than there are");
              need(lagrangian.size() == static_cast<std::size_t>(stripe_count(map)), "one lagrangian a stripe");
              std::vector<std::vector<std::uint8_t>> stripes;
-             {
-               nb::gil_scoped_release free_threads;
+             without_gil([&] {
                max_encode(self, map, beside, whole, threads, lagrangian.data(), rounding, stripes, decoded.is_none() ? nullptr : &to, {});
-             }
+             });
              nb::list out;
              for (const auto& stripe : stripes) out.append(nb::bytes(stripe.data(), stripe.size()));
              return out;
            },
            nb::arg("x"), nb::arg("before").none(), nb::arg("whole"), nb::arg("lagrangian"), nb::arg("rounding"), nb::arg("threads"), nb::arg("decoded").none() = nb::none())
       .def("trace",
-           [](const MaxModel& self, Map x, nb::object before, std::int64_t whole, double lagrangian, double rounding, Quantised q, Predictions prediction, int threads) {
+           [](const MaxModel& self, Source x, nb::object before, std::int64_t whole, double lagrangian, double rounding, Quantised q, Predictions prediction, int threads) {
              const MapView map = view_of(self, x);
              Reference reference;
              const float* const beside = reference_of(self, map, before, reference);
@@ -156,12 +157,11 @@ void bind_context_max(nb::module_& m) {
              need(q.size() == x.size() && prediction.size() == x.size(), "the outputs have another shape");
              const std::vector<double> prices(static_cast<std::size_t>(stripe_count(map)), lagrangian);
              std::vector<std::vector<std::uint8_t>> none;
-             nb::gil_scoped_release free_threads;
-             max_encode(self, map, beside, whole, threads, prices.data(), rounding, none, nullptr, {q.data(), prediction.data()});
+             without_gil([&] { max_encode(self, map, beside, whole, threads, prices.data(), rounding, none, nullptr, {q.data(), prediction.data()}); });
            },
            nb::arg("x"), nb::arg("before").none(), nb::arg("whole"), nb::arg("lagrangian"), nb::arg("rounding"), nb::arg("q"), nb::arg("prediction"), nb::arg("threads"))
       .def("decode",
-           [](const MaxModel& self, std::vector<Bytes> data, nb::object before, std::int64_t whole, Map out, int threads) {
+           [](const MaxModel& self, std::vector<Bytes> data, nb::object before, std::int64_t whole, Target out, int threads) {
              const MapView map = view_of(self, out);
              Reference reference;
              const float* const beside = reference_of(self, map, before, reference);
@@ -169,8 +169,7 @@ void bind_context_max(nb::module_& m) {
              need(data.size() == static_cast<std::size_t>(stripe_count(map)), "another number of stripes");
              std::vector<MaxBytes> stripes;
              for (const Bytes& d : data) stripes.push_back({d.data(), d.shape(0)});
-             nb::gil_scoped_release free_threads;
-             return max_decode(self, stripes, beside, whole, threads, map);  // the first damaged stripe, if any
+             return without_gil([&] { return max_decode(self, stripes, beside, whole, threads, map); });  // the first damaged stripe, if any
            },
            nb::arg("stripes"), nb::arg("before").none(), nb::arg("whole"), nb::arg("out"), nb::arg("threads"));
 }
