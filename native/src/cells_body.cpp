@@ -232,29 +232,22 @@ void copy_row(const uint8_t* in, uint8_t* out, uint8_t flip) {
   std::memcpy(out, &word, 8);
 }
 
-// Levels of the cell, planes padded with the zero level. False where a value is not finite.
-bool load(const MapView& map, const Cell& cell, int zero, uint8_t* levels) {
-  if (cell.stride != cell.area) std::memset(levels, zero, std::size_t(cell.planes) * cell.stride);
+int64_t place_of(const MapView& map, const Cell& cell, int plane, int row) {
+  return (cell.first_channel + plane) * map.channel_stride + (cell.y + row) * map.row_stride + cell.x * map.column_stride;
+}
+
+bool load_floats(const MapView& map, const Cell& cell, int zero, uint8_t* levels) {
   uint32_t bad[cell_columns] = {};
   for (int p = 0; p < cell.planes; ++p)
     for (int y = 0; y < cell.rows; ++y) {
       uint8_t* out = levels + p * cell.stride + y * cell.columns;
-      const int64_t at = (cell.first_channel + p) * map.channel_stride + (cell.y + y) * map.row_stride + cell.x * map.column_stride;
-      if (map.element == Element::f32) {
-        const float* in = static_cast<const float*>(map.data) + at;
-        if (map.column_stride == 1 && cell.columns == cell_columns) {
-          quantise_row(in, out, map.reciprocal, zero, bad);
-        } else {
-          float row[cell_columns];
-          for (int x = 0; x < cell.columns; ++x) row[x] = in[x * map.column_stride];
-          quantise_some(row, out, cell.columns, map.reciprocal, zero, bad);
-        }
+      const float* in = static_cast<const float*>(map.data) + place_of(map, cell, p, y);
+      if (map.column_stride == 1 && cell.columns == cell_columns) {
+        quantise_row(in, out, map.reciprocal, zero, bad);
       } else {
-        const uint8_t* in = static_cast<const uint8_t*>(map.data) + at;
-        const uint8_t flip = map.element == Element::i8 ? 0x80 : 0;
-        if (map.column_stride == 1 && cell.columns == cell_columns) copy_row(in, out, flip);
-        else
-          for (int x = 0; x < cell.columns; ++x) out[x] = in[x * map.column_stride] ^ flip;
+        float row[cell_columns];
+        for (int x = 0; x < cell.columns; ++x) row[x] = in[x * map.column_stride];
+        quantise_some(row, out, cell.columns, map.reciprocal, zero, bad);
       }
     }
   uint32_t any = 0;
@@ -262,25 +255,53 @@ bool load(const MapView& map, const Cell& cell, int zero, uint8_t* levels) {
   return !any;
 }
 
-void store(const MapView& map, const Cell& cell, int zero, const uint8_t* levels) {
+void load_bytes(const MapView& map, const Cell& cell, uint8_t* levels) {
+  const uint8_t flip = map.element == Element::i8 ? 0x80 : 0;
+  for (int p = 0; p < cell.planes; ++p)
+    for (int y = 0; y < cell.rows; ++y) {
+      uint8_t* out = levels + p * cell.stride + y * cell.columns;
+      const uint8_t* in = static_cast<const uint8_t*>(map.data) + place_of(map, cell, p, y);
+      if (map.column_stride == 1 && cell.columns == cell_columns) copy_row(in, out, flip);
+      else
+        for (int x = 0; x < cell.columns; ++x) out[x] = in[x * map.column_stride] ^ flip;
+    }
+}
+
+// Levels of the cell, planes padded with the zero level. False where a value is not finite.
+bool load(const MapView& map, const Cell& cell, int zero, uint8_t* levels) {
+  if (cell.stride != cell.area) std::memset(levels, zero, std::size_t(cell.planes) * cell.stride);
+  if (map.element == Element::f32) return load_floats(map, cell, zero, levels);
+  load_bytes(map, cell, levels);
+  return true;
+}
+
+void store_floats(const MapView& map, const Cell& cell, int zero, const uint8_t* levels) {
   for (int p = 0; p < cell.planes; ++p)
     for (int y = 0; y < cell.rows; ++y) {
       const uint8_t* in = levels + p * cell.stride + y * cell.columns;
-      const int64_t at = (cell.first_channel + p) * map.channel_stride + (cell.y + y) * map.row_stride + cell.x * map.column_stride;
-      if (map.element == Element::f32) {
-        float* out = static_cast<float*>(map.data) + at;
-        if (map.column_stride == 1 && cell.columns == cell_columns)
-          for (int x = 0; x < cell_columns; ++x) out[x] = float(int32_t(in[x]) - zero) * map.scale;
-        else
-          for (int x = 0; x < cell.columns; ++x) out[x * map.column_stride] = float(int32_t(in[x]) - zero) * map.scale;
-      } else {
-        uint8_t* out = static_cast<uint8_t*>(map.data) + at;
-        const uint8_t flip = map.element == Element::i8 ? 0x80 : 0;
-        if (map.column_stride == 1 && cell.columns == cell_columns) copy_row(in, out, flip);
-        else
-          for (int x = 0; x < cell.columns; ++x) out[x * map.column_stride] = in[x] ^ flip;
-      }
+      float* out = static_cast<float*>(map.data) + place_of(map, cell, p, y);
+      if (map.column_stride == 1 && cell.columns == cell_columns)
+        for (int x = 0; x < cell_columns; ++x) out[x] = float(int32_t(in[x]) - zero) * map.scale;
+      else
+        for (int x = 0; x < cell.columns; ++x) out[x * map.column_stride] = float(int32_t(in[x]) - zero) * map.scale;
     }
+}
+
+void store_bytes(const MapView& map, const Cell& cell, const uint8_t* levels) {
+  const uint8_t flip = map.element == Element::i8 ? 0x80 : 0;
+  for (int p = 0; p < cell.planes; ++p)
+    for (int y = 0; y < cell.rows; ++y) {
+      const uint8_t* in = levels + p * cell.stride + y * cell.columns;
+      uint8_t* out = static_cast<uint8_t*>(map.data) + place_of(map, cell, p, y);
+      if (map.column_stride == 1 && cell.columns == cell_columns) copy_row(in, out, flip);
+      else
+        for (int x = 0; x < cell.columns; ++x) out[x * map.column_stride] = in[x] ^ flip;
+    }
+}
+
+void store(const MapView& map, const Cell& cell, int zero, const uint8_t* levels) {
+  if (map.element == Element::f32) store_floats(map, cell, zero, levels);
+  else store_bytes(map, cell, levels);
 }
 
 int64_t squared_error(const uint8_t* a, const uint8_t* b, int n) {
