@@ -242,8 +242,9 @@ def test_tables_in_bytes() -> None:
             LaneTables.from_bytes(bad, 256)
     with pytest.raises(StreamError):
         LaneTables.from_bytes(data, 255)
-    with pytest.raises(InputError):
-        LaneTables((4096, 0), 0, 12)
+    for frequencies, escape in (((4096, 0), 0), ((4095, 0), 0), ((0, 0), 4096), ((4097, -1), 0), ((4000, 90), 5), ((4096,), 0)):
+        with pytest.raises(InputError):
+            LaneTables(frequencies, escape, 12)
 
 
 @pytest.mark.parametrize("shape", [(0,), (3, 0, 5), (0, 4, 4), (), (1,), (7,), (3, 5), (2, 3, 9, 4), (1, 1, 1)])

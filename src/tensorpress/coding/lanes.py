@@ -51,6 +51,8 @@ class LaneTables:
             raise InputError(f"{len(self.frequencies)} symbols: 2 to 256 are allowed")
         if min(self.frequencies) < 0 or self.escape < 0 or sum(self.frequencies) + self.escape != 1 << self.bits:
             raise InputError(f"frequencies and escape do not sum to 2^{self.bits}")
+        if max(self.escape, *self.frequencies) == 1 << self.bits:
+            raise InputError("one symbol, or the escape, has the whole table")
         if self.escape == 0 and 0 in self.frequencies:
             raise InputError("a symbol has no frequency, and there is no escape")
 
