@@ -65,4 +65,5 @@ void bind_cells(nb::module_& m);
 void bind_entropy(nb::module_& m);
 void bind_words(nb::module_& m);
 void bind_context(nb::module_& m);
+void bind_context_max(nb::module_& m);
 void bind_planes(nb::module_& m);

@@ -50,13 +50,10 @@ ContextBins bins(const nb::dict& from, const char* name, int limit) {
 ContextModel model_of(const nb::dict& d) {
   ContextModel m;
   m.channels = static_cast<std::size_t>(number(d, "channels")), m.low = number(d, "low"), m.high = number(d, "high");
-  m.earlier = number(d, "earlier"), m.reference = number(d, "reference") != 0, m.cells = number(d, "cells") != 0;
-  m.classes = number(d, "classes"), m.spatial_classes = number(d, "spatial_classes"), m.cross_classes = number(d, "cross_classes");
-  m.groups = number(d, "groups"), m.nodes = number(d, "nodes"), m.tokens = number(d, "tokens"), m.path_length = number(d, "path_length");
+  m.earlier = number(d, "earlier"), m.reference = number(d, "reference") != 0;
+  m.classes = number(d, "classes"), m.tokens = number(d, "tokens");
   need(m.channels < std::size_t{1} << 24 && m.low >= 0 && m.high >= 0 && m.low + m.high <= 255, "range");
   need(m.earlier >= 0 && m.earlier <= 16 && m.classes >= 1 && m.classes <= 64 && m.tokens >= 1 && m.tokens <= 256, "counts");
-  need(m.spatial_classes >= 1 && m.spatial_classes <= 32 && m.cross_classes >= 1 && m.cross_classes <= 32, "classes");
-  need(m.groups >= 1 && m.groups <= 32 && m.nodes == m.tokens - 1 && m.path_length >= 1 && m.path_length <= 256, "counts");
   const std::size_t c = m.channels, values = static_cast<std::size_t>(m.low + m.high + 1), tokens = static_cast<std::size_t>(m.tokens);
   m.weights = taken<std::int8_t>(d, "weights", c * static_cast<std::size_t>(m.features()));
   m.bias = taken<std::int32_t>(d, "bias", c);
@@ -65,7 +62,7 @@ ContextModel model_of(const nb::dict& d) {
   for (std::size_t i = 0; i < c; ++i)
     for (int k = 0; k < m.earlier; ++k) {
       const std::int64_t of = m.channel[i * m.earlier + k];
-      need(of >= -1 && of < static_cast<std::int64_t>(i) && (of < 0 || !m.cells || of / 32 == static_cast<std::int64_t>(i / 32)), "channel");
+      need(of >= -1 && of < static_cast<std::int64_t>(i) && (of < 0 || of / 32 == static_cast<std::int64_t>(i / 32)), "channel");
     }
   m.bins = bins(d, "bins", m.classes);
   m.root = taken<std::int16_t>(d, "root", values);
@@ -79,25 +76,11 @@ ContextModel model_of(const nb::dict& d) {
   for (const std::uint8_t bits : m.token_bits) need(bits <= 4, "token_bits");
   for (const std::int16_t r : m.root) need(r > -1024 && r < 1024, "root");
   for (const std::int32_t b : m.bias) need(b > -(1 << 24) && b < 1 << 24, "bias");
-  if (m.cells) {
-    m.cdf = taken<std::uint32_t>(d, "cdf", static_cast<std::size_t>(m.classes) * (tokens + 1));
-    for (int row = 0; row < m.classes; ++row) {
-      const std::uint32_t* const line = m.cdf.data() + row * (tokens + 1);
-      need(line[0] == 0 && line[tokens] == 1u << context_table_bits, "cdf");
-      for (std::size_t t = 0; t < tokens; ++t) need(line[t] < line[t + 1], "cdf");
-    }
-  } else {
-    m.group = taken<std::uint8_t>(d, "group", c);
-    for (const std::uint8_t g : m.group) need(g < m.groups, "group");
-    m.spatial_bins = bins(d, "spatial_bins", m.spatial_classes), m.cross_bins = bins(d, "cross_bins", m.cross_classes);
-    m.coarse_bins = bins(d, "coarse_bins", context_coarse);
-    m.tree = taken<std::int16_t>(d, "tree", 2 * static_cast<std::size_t>(m.nodes));
-    for (int i = 0; i < 2 * m.nodes; ++i) need(m.tree[i] < 0 ? ~m.tree[i] < m.tokens : m.tree[i] > i / 2 && m.tree[i] < m.nodes, "tree");
-    m.path = taken<std::uint16_t>(d, "path", tokens * static_cast<std::size_t>(m.path_length));
-    for (std::size_t t = 0; t < tokens; ++t) need(m.path[(t + 1) * m.path_length - 1] == 0xFFFF, "path");
-    for (const std::uint16_t step : m.path) need(step == 0xFFFF || step >> 1 < m.nodes, "path");
-    m.start = taken<std::uint32_t>(d, "start", static_cast<std::size_t>(m.contexts()) * m.nodes);
-    for (const std::uint32_t s : m.start) need((s & 1023) <= 255, "start");
+  m.cdf = taken<std::uint32_t>(d, "cdf", static_cast<std::size_t>(m.classes) * (tokens + 1));
+  for (int row = 0; row < m.classes; ++row) {
+    const std::uint32_t* const line = m.cdf.data() + row * (tokens + 1);
+    need(line[0] == 0 && line[tokens] == 1u << context_table_bits, "cdf");
+    for (std::size_t t = 0; t < tokens; ++t) need(line[t] < line[t + 1], "cdf");
   }
   m.prepare();
   return m;
@@ -251,9 +234,4 @@ void bind_context(nb::module_& m) {
       },
       nb::arg("stripes"), nb::arg("before").none(), nb::arg("out"), nb::arg("threads"), nb::arg("only") = -1,
       nb::arg("map_rows") = 0);
-  m.def("context_tables", [] {
-    nb::list squash, stretch;
-    for (int i = 0; i < 4096; ++i) squash.append(context_squash()[i]), stretch.append(context_stretch()[i]);
-    return nb::make_tuple(squash, stretch);
-  });
 }

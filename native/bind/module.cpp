@@ -58,5 +58,6 @@ NB_MODULE(_native, m) {
   bind_entropy(m);
   bind_words(m);
   bind_context(m);
+  bind_context_max(m);
   bind_planes(m);
 }

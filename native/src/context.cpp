@@ -1,146 +1,12 @@
 #include "tensorpress/context.h"
-#include "tensorpress/range.h"
 
 #include <algorithm>
-#include <array>
 #include <bit>
 #include <cmath>
 #include <cstring>
 
 namespace tensorpress {
 namespace {
-
-// --- the logistic function in integers ------------------------------------------------------------------------------
-
-// round(65536 / (1 + exp(-x))) for x = -8, -7.75 … 8; between them a straight line.
-constexpr std::uint16_t knots[65] = {
-    22,    28,    36,    47,    60,    77,    98,    126,   162,   208,   267,   342,   439,   562,   720,   922,   1179,
-    1506,  1921,  2446,  3108,  3938,  4971,  6249,  7812,  9702,  11955, 14595, 17625, 21025, 24743, 28693, 32768, 36843,
-    40793, 44511, 47911, 50941, 53581, 55834, 57724, 59287, 60565, 61598, 62428, 63090, 63615, 64030, 64357, 64614, 64816,
-    64974, 65097, 65194, 65269, 65328, 65374, 65410, 65438, 65459, 65476, 65489, 65500, 65508, 65514};
-
-struct Logistic {
-  std::array<std::uint16_t, 4096> squash;
-  std::array<std::int16_t, 4096> stretch;
-  Logistic() {
-    for (int i = 0; i < 4096; ++i) {
-      const int k = i >> 6, part = i & 63;
-      squash[i] = static_cast<std::uint16_t>((knots[k] * (64 - part) + knots[k + 1] * part + 32) >> 6);
-    }
-    // the smallest x whose probability reaches the middle of the bin
-    for (int bin = 0, i = 0; bin < 4096; ++bin) {
-      while (i < 4095 && squash[i] < bin * 16 + 8) ++i;
-      stretch[bin] = static_cast<std::int16_t>(i - 2048);
-    }
-  }
-};
-const Logistic logistic;
-
-// --- max: adaptive binary decisions, three predictions mixed --------------------------------------------------------
-
-constexpr int mixed = 3, first_weight = 26214;  // 0.4 of 2^16
-constexpr std::uint32_t count_limit = 255;
-
-struct Rates {
-  std::array<std::uint32_t, 1024> of;
-  Rates() {
-    for (std::uint32_t n = 0; n < 1024; ++n) of[n] = 131072 / (2 * n + 3);  // 2^16 / (n + 1.5)
-  }
-};
-const Rates rates;
-
-// A state is a probability of 22 bits over a count of 10.
-inline std::uint32_t moved(std::uint32_t state, int bit) {
-  const std::uint32_t n = state & 1023;
-  const std::int32_t p = static_cast<std::int32_t>(state >> 10), target = bit ? (1 << 22) - 1 : 0;
-  const std::int32_t to = p + static_cast<std::int32_t>((std::int64_t{target - p} * rates.of[n]) >> 16);
-  return static_cast<std::uint32_t>(to) << 10 | (n < count_limit ? n + 1 : n);
-}
-
-struct Mixer {
-  std::vector<std::uint32_t> states;   // [contexts][nodes]
-  std::vector<std::int32_t> weights;   // [classes][mixed], 16 fractional bits
-  std::uint32_t* at[mixed];
-  std::int32_t* w;
-  std::int32_t inputs[mixed];
-  int node;
-
-  explicit Mixer(const ContextModel& m) : states(m.start), weights(static_cast<std::size_t>(m.classes) * mixed, first_weight) {}
-
-  void enter(const ContextModel& m, int class_, int pair, int third) {
-    const std::size_t nodes = static_cast<std::size_t>(m.nodes), pairs = static_cast<std::size_t>(m.spatial_classes) * m.cross_classes;
-    at[0] = states.data() + static_cast<std::size_t>(class_) * nodes;
-    at[1] = states.data() + (m.classes + static_cast<std::size_t>(pair)) * nodes;
-    at[2] = states.data() + (m.classes + pairs + third) * nodes;
-    w = weights.data() + static_cast<std::size_t>(class_) * mixed;
-  }
-
-  // The probability of a 1, of 2^16.
-  std::uint32_t predict(int node_) {
-    node = node_;
-    std::int64_t sum = 0;
-    for (int i = 0; i < mixed; ++i) {
-      inputs[i] = logistic.stretch[at[i][node] >> 20];
-      sum += std::int64_t{w[i]} * inputs[i];
-    }
-    const std::int64_t x = std::clamp<std::int64_t>(sum >> 16, -2047, 2047);
-    return logistic.squash[static_cast<std::size_t>(x + 2048)];
-  }
-
-  void learn(std::uint32_t p, int bit) {
-    const std::int32_t error = (bit ? 65536 : 0) - static_cast<std::int32_t>(p);
-    for (int i = 0; i < mixed; ++i) {
-      const std::int64_t step = (std::int64_t{error} * inputs[i] + 8192) >> 14;
-      w[i] = static_cast<std::int32_t>(std::clamp<std::int64_t>(w[i] + step, -(1 << 20), 1 << 20));
-      at[i][node] = moved(at[i][node], bit);
-    }
-  }
-};
-
-struct Where {
-  int class_, pair, third;
-};
-
-struct MaxEncoder {
-  static constexpr bool encoding = true, tracing = false;
-  const ContextModel& m;
-  Mixer mixer;
-  BinaryWriter writer;
-  bool zeros = true;
-  MaxEncoder(const ContextModel& model, std::vector<std::uint8_t>& out) : m(model), mixer(model), writer(out) {}
-  void put(const Where& where, int value) {
-    zeros = zeros && value == m.low;
-    mixer.enter(m, where.class_, where.pair, where.third);
-    const int token = m.token[value];
-    for (const std::uint16_t* step = m.path.data() + static_cast<std::size_t>(token) * m.path_length; *step != 0xFFFF; ++step) {
-      const std::uint32_t p = mixer.predict(*step >> 1);
-      writer.put(*step & 1, p);
-      mixer.learn(p, *step & 1);
-    }
-    for (int i = m.extra_bits[value]; i-- > 0;) writer.put(m.extra[value] >> i & 1, 32768);
-  }
-};
-
-struct MaxDecoder {
-  static constexpr bool encoding = false;
-  const ContextModel& m;
-  Mixer mixer;
-  BinaryReader reader;
-  MaxDecoder(const ContextModel& model, const std::uint8_t* data, std::size_t nbytes) : m(model), mixer(model), reader(data, nbytes) {}
-  int take(const Where& where) {
-    mixer.enter(m, where.class_, where.pair, where.third);
-    int node = m.nodes ? 0 : ~0;
-    while (node >= 0) {
-      const std::uint32_t p = mixer.predict(node);
-      const int bit = reader.take(p);
-      mixer.learn(p, bit);
-      node = m.tree[2 * node + bit];
-    }
-    int extra = 0;
-    for (int i = m.token_bits[~node]; i-- > 0;) extra = extra << 1 | reader.take(32768);
-    return std::clamp(m.token_first[~node] + m.token_sign[~node] * extra, -m.low, m.high);
-  }
-};
 
 // --- fast: a cell alone, static rANS --------------------------------------------------------------------------------
 
@@ -152,8 +18,8 @@ struct FastEncoder {
   const ContextModel& m;
   std::vector<std::uint16_t> classes, values;
   explicit FastEncoder(const ContextModel& model) : m(model) {}
-  void put(const Where& where, int value) {
-    classes.push_back(static_cast<std::uint16_t>(where.class_)), values.push_back(static_cast<std::uint16_t>(value));
+  void put(int class_, int value) {
+    classes.push_back(static_cast<std::uint16_t>(class_)), values.push_back(static_cast<std::uint16_t>(value));
   }
   // Words grow down from the end of `words`; returns how many there are, the state in front.
   std::size_t finish(std::vector<std::uint16_t>& words) const {
@@ -197,9 +63,9 @@ struct FastDecoder {
     p += 2;
     return w;
   }
-  int take(const Where& where) {
+  int take(int class_) {
     const std::uint32_t slot = x & ((1u << table_bits) - 1);
-    const std::size_t row = static_cast<std::size_t>(where.class_);
+    const std::size_t row = static_cast<std::size_t>(class_);
     const int token = m.slots[(row << table_bits) + slot];
     const std::uint32_t* const cdf = m.cdf.data() + row * (static_cast<std::size_t>(m.tokens) + 1) + token;
     x = (cdf[1] - cdf[0]) * (x >> table_bits) + slot - cdf[0];
@@ -211,7 +77,7 @@ struct FastDecoder {
   bool done() const { return !cut && p == end && x == rans_low; }
 };
 
-// --- the walk that both share ---------------------------------------------------------------------------------------
+// --- the walk ---------------------------------------------------------------------------------------
 
 inline int quantised(float x, float reciprocal, int low, int high) {
   const float scaled = x * reciprocal;
@@ -309,26 +175,20 @@ void walk(const ContextModel& m, Coder& coder, const Box& box, const float* x, c
       const std::int16_t *const up = here - now.stride, *const up2 = up - now.stride;
       const std::size_t offset = channel * plane + static_cast<std::size_t>(y) * columns + box.column;
       const int w0 = weights[0], w1 = weights[1], w2 = weights[2], w3 = weights[3], w4 = weights[4], w5 = weights[5];
-      const int third_row = m.group.empty() ? 0 : m.group[channel];
       for (int i = 0; i < box.columns; ++i) {
         const std::int32_t spatial = w0 * here[i - 1] + w1 * up[i] + w2 * up[i - 1] + w3 * up[i + 1] + w4 * here[i - 2] + w5 * up2[i];
         const std::int32_t p = spatial + cross[i];
-        Where where{m.bins(p), 0, 0};
-        if (!m.cells) {
-          where.pair = m.spatial_bins(spatial) * m.cross_classes + m.cross_bins(cross[i]);
-          const int left = std::abs(here[i - 1]), near = (left >= 16) + (left >= 22) + (left >= 32) + (left >= 45) + (left >= 72);
-          where.third = (m.coarse_bins(p) * m.groups + third_row) * context_near + near;
-        }
+        const int class_ = m.bins(p);
         int q;
         if constexpr (Coder::encoding) {
-          q = chosen(m, where.class_, x[offset + i], channel, choice);
-          coder.put(where, q + low);
+          q = chosen(m, class_, x[offset + i], channel, choice);
+          coder.put(class_, q + low);
           if constexpr (Coder::tracing) coder.note(offset + i, q, spatial, cross[i]);
         } else {
-          q = coder.take(where);
+          q = coder.take(class_);
         }
         if (out) {
-          const int shift = m.centroid[where.class_ * 4 + std::min(std::abs(q), 3)];
+          const int shift = m.centroid[class_ * 4 + std::min(std::abs(q), 3)];
           out[offset + i] = static_cast<float>(q * 128 + (q < 0 ? -shift : shift)) * m.step128[channel];
         }
         here[i] = m.root[q + low];
@@ -409,11 +269,11 @@ void ContextModel::prepare_lanes() {
 
 void ContextModel::prepare() {
   slots.clear();
-  for (int row = 0; cells && row < classes; ++row) {
+  for (int row = 0; row < classes; ++row) {
     const std::uint32_t* const c = cdf.data() + static_cast<std::size_t>(row) * (tokens + 1);
     for (int t = 0; t < tokens; ++t) slots.insert(slots.end(), c[t + 1] - c[t], static_cast<std::uint16_t>(t));
   }
-  if (cells) prepare_lanes();
+  prepare_lanes();
 }
 
 void context_encode(const ContextModel& m, const float* x, const float* before, std::size_t plane, int rows, int columns, int map_rows,
@@ -421,12 +281,6 @@ void context_encode(const ContextModel& m, const float* x, const float* before, 
   Planes now, then;
   std::vector<std::int32_t> cross;
   const Choice choice{lagrangian, rounding};
-  if (!m.cells) {
-    MaxEncoder coder(m, out);
-    walk(m, coder, Box{0, m.channels, rows, 0, columns}, x, before, plane, columns, choice, decoded, now, then, cross);
-    if (coder.zeros) out.clear(); else coder.writer.finish();  // no bytes: nothing but zeros
-    return;
-  }
   std::vector<std::uint16_t> sizes, words;
   std::vector<std::uint8_t> bodies;
   FastEncoder coder(m);
@@ -459,7 +313,7 @@ struct RawCell {
   const ContextModel& m;
   const std::uint8_t* p;
   bool wrong = false;
-  int take(const Where&) {
+  int take(int) {
     const int value = *p++;
     wrong = wrong || value > m.low + m.high;
     return wrong ? 0 : value - m.low;
@@ -468,7 +322,7 @@ struct RawCell {
 
 struct ZeroCell {
   static constexpr bool encoding = false;
-  int take(const Where&) { return 0; }
+  int take(int) { return 0; }
 };
 
 }  // namespace
@@ -478,16 +332,6 @@ bool context_decode(const ContextModel& m, const std::uint8_t* data, std::size_t
   Planes now, then;
   std::vector<std::int32_t> cross;
   const Choice none{0, 0.5};
-  if (!m.cells && nbytes == 0) {
-    ZeroCell coder;
-    walk(m, coder, Box{0, m.channels, rows, 0, columns}, nullptr, before, plane, columns, none, out, now, then, cross);
-    return true;
-  }
-  if (!m.cells) {
-    MaxDecoder coder(m, data, nbytes);
-    walk(m, coder, Box{0, m.channels, rows, 0, columns}, nullptr, before, plane, columns, none, out, now, then, cross);
-    return coder.reader.done();
-  }
   std::size_t cells = 0;
   each_cell(m, rows, columns, map_rows, [&](const Box&) { ++cells; });
   if (nbytes == 0) {  // no bytes: nothing but zeros
@@ -535,7 +379,7 @@ struct Tracer {
   static constexpr bool encoding = true, tracing = true;
   std::int16_t* q;
   std::int32_t *spatial, *cross;
-  void put(const Where&, int) {}
+  void put(int, int) {}
   void note(std::size_t at, int value, std::int32_t s, std::int32_t c) {
     q[at] = static_cast<std::int16_t>(value), spatial[at] = s, cross[at] = c;
   }
@@ -549,14 +393,8 @@ void context_trace(const ContextModel& m, const float* x, const float* before, s
   std::vector<std::int32_t> cross;
   const Choice choice{lagrangian, rounding};
   Tracer tracer{q, spatial, cross_out};
-  if (!m.cells)
-    walk(m, tracer, Box{0, m.channels, rows, 0, columns}, x, before, plane, columns, choice, nullptr, now, then, cross);
-  else
-    each_cell(m, rows, columns, map_rows,
-              [&](const Box& box) { walk(m, tracer, box, x, before, plane, columns, choice, nullptr, now, then, cross); });
+  each_cell(m, rows, columns, map_rows,
+            [&](const Box& box) { walk(m, tracer, box, x, before, plane, columns, choice, nullptr, now, then, cross); });
 }
-
-const std::uint16_t* context_squash() { return logistic.squash.data(); }
-const std::int16_t* context_stretch() { return logistic.stretch.data(); }
 
 }  // namespace tensorpress

@@ -685,7 +685,7 @@ uint32_t get16(const uint8_t* p) { return p[0] | uint32_t{p[1]} << 8; }
 }  // namespace
 
 bool context_lanes(const ContextModel& m, std::int64_t rows, std::int64_t columns) {
-  return isa() == Isa::avx512 && m.cells && m.lanes.usable && std::min<int64_t>(rows, side) * std::min<int64_t>(columns, side) > block;
+  return isa() == Isa::avx512 && m.lanes.usable && std::min<int64_t>(rows, side) * std::min<int64_t>(columns, side) > block;
 }
 
 std::int64_t context_lanes_capacity(const ContextModel& m, std::int64_t rows, std::int64_t columns, std::size_t head_nbytes) {

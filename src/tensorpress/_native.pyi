@@ -124,7 +124,34 @@ class ContextModel:
         self, stripes: list[_Bytes], before: NDArray[np.float32] | None, out: NDArray[np.float32], threads: int, only: int = -1, map_rows: int = 0
     ) -> int: ...
 
-def context_tables() -> tuple[list[int], list[int]]: ...
+class ContextMaxModel:
+    """One layer's model for the back-end `max`; takes the dictionary that blocks.context_max_model builds. Maps: float32, uint8 or int8, of any strides."""
+
+    def __init__(self, parts: dict[str, Any]) -> None: ...
+    def encode(
+        self,
+        x: NDArray[Any],
+        before: NDArray[np.float32] | None,
+        whole: int,
+        lagrangian: list[float],
+        rounding: float,
+        threads: int,
+        decoded: NDArray[Any] | None = None,
+    ) -> list[bytes]: ...
+    def trace(
+        self,
+        x: NDArray[Any],
+        before: NDArray[np.float32] | None,
+        whole: int,
+        lagrangian: float,
+        rounding: float,
+        q: NDArray[np.int16],
+        prediction: NDArray[np.int32],
+        threads: int,
+    ) -> None: ...
+    def decode(self, stripes: list[NDArray[np.uint8]], before: NDArray[np.float32] | None, whole: int, out: NDArray[Any], threads: int) -> int:
+        """The first damaged stripe, or -1."""
+
 def ebpc_encode(words: _Bytes) -> bytes: ...
 def ebpc_decode(data: _Bytes, words: _Bytes) -> bool: ...
 def predictive_encode(words: _Bytes, predictor: int) -> bytes: ...

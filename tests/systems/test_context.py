@@ -8,8 +8,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from tensorpress.blocks import context_max_twin as max_twin
 from tensorpress.blocks import context_twin as twin
-from tensorpress.blocks.context_model import Alphabet, ContextModel, magnitude_token, steps_of, tree_of
+from tensorpress.blocks.context_max_model import whole_stripes
+from tensorpress.blocks.context_model import Alphabet, magnitude_token, steps_of
 from tensorpress.core import registry
 from tensorpress.core.errors import InputError, StreamError
 from tensorpress.core.payload import Reader, stripe_count
@@ -36,7 +38,7 @@ def test_kernel_equals_its_twin(options, signed, shape, referred):
     x = feature_map(shape, signed=signed)
     before = (x + 0.3 * feature_map(shape, signed=signed, seed=5)).astype(np.float32) if referred else None
     codec = fitted(x, options, before)
-    model = ContextModel.from_bytes(codec.state["model"])
+    model = codec.stage.model
     lagrangian = 0.0 if codec.config.step == 1 else codec.config.lagrangian
     payload = codec.encode_payload(x, reference=before)
     decoded = codec.decode_payload(payload, reference=before)
@@ -44,12 +46,13 @@ def test_kernel_equals_its_twin(options, signed, shape, referred):
         rows = slice(8 * number, 8 * number + 8)
         part, beside = x[:, rows], None if before is None else before[:, rows]
         out = np.empty(part.shape, np.float32)
-        if model.cells:
+        if options.get("backend") == "fast":
             assert twin.encode_fast(model, part, beside, lagrangian, shape[1]) == data
             twin.decode_fast(model, data, beside, out, shape[1])
         else:
-            assert twin.encode_max(model, part, beside, lagrangian) == data
-            twin.decode_max(model, data, beside, out)
+            whole = number < whole_stripes(stripe_count(shape))
+            assert max_twin.encode(model, part, beside, whole, lagrangian) == data
+            max_twin.decode(model, data, beside, whole, out)
         assert np.array_equal(out, decoded[:, rows])
 
 
@@ -156,28 +159,20 @@ def test_tokens_cover_every_value_once():
     assert [magnitude_token(m)[0] for m in (0, 15, 16, 17, 18, 255)] == [0, 15, 16, 16, 17, 47]
 
 
-def test_trees_are_complete_or_refused():
-    children, path = tree_of(np.array([1, 2, 3, 3], np.uint8))
-    assert children.tolist() == [[-1, 1], [-2, 2], [-3, -4]] and path[3, :3].tolist() == [1, 3, 5]
-    for bad in ([1, 1, 1], [2, 2, 2], [0, 1]):
-        with pytest.raises(InputError, match="prefix code"):
-            tree_of(np.array(bad, np.uint8))
-
-
 @pytest.mark.parametrize("backend", ["max", "fast"])
 def test_damaged_models_are_refused(backend):
     x = feature_map((33, 9, 9))
     codec = fitted(x, {"backend": backend, "step": 4.0})
     packed = codec.state["model"]
     payload = codec.encode_payload(x)
-    inside = bytearray(zlib.decompress(packed))
+    inside, model = bytearray(zlib.decompress(packed)), type(codec.stage.model)
     for end in (0, 5, len(packed) - 1):
         with pytest.raises(InputError):
-            ContextModel.from_bytes(packed[:end])
+            model.from_bytes(packed[:end])
     with pytest.raises(InputError, match="followed"):
-        ContextModel.from_bytes(packed + b"\0")
+        model.from_bytes(packed + b"\0")
     with pytest.raises(InputError):
-        ContextModel.from_bytes(zlib.compress(bytes(inside[:-1])))
+        model.from_bytes(zlib.compress(bytes(inside[:-1])))
     random = np.random.default_rng(1)
     for _ in range(300):  # any content that passes as a model decodes within bounds
         damaged = bytearray(inside)

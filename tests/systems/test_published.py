@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tensorpress import _native
-from tensorpress.blocks.context_twin import Interval
+from tensorpress.coding.range_reference import Interval
 from tensorpress.core import registry
 from tensorpress.core.errors import InputError, StreamError
 from tensorpress.core.payload import Reader

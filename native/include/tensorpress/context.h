@@ -1,6 +1,5 @@
-// The context codec's kernel: predict each value's magnitude from what is decoded already, code it under its class.
-// One model, two coders: `max` mixes three adaptive predictions of each binary decision; `fast` codes 8x8x32 cells, each
-// alone, with static rANS. Integers only, but for the encoder's choice of a quantised value.
+// The context codec's back-end `fast`: predict each value's magnitude from what is decoded already, code it under its class, in
+// cells of 8x8x32 values, each alone, with static rANS. Integers only, but for the encoder's choice of a quantised value.
 // The slow twin is src/tensorpress/blocks/context_twin.py; the bytes are in FORMAT.md.
 #pragma once
 #include <cstddef>
@@ -14,7 +13,6 @@ inline constexpr int context_positions = 5;   // same, E, S, W, N: of the first 
 inline constexpr int context_bins = 1024;     // entries of a class look-up
 inline constexpr int context_table_bits = 11;
 inline constexpr int context_lane_bins = 128;  // of the grid, all that the fast coder uses
-inline constexpr int context_coarse = 5, context_near = 6;
 
 // Which class a prediction falls in: lut[clamp((p - low) >> shift, 0, 1023)].
 struct ContextBins {
@@ -48,36 +46,29 @@ struct ContextModel {
   int low = 0, high = 0;  // quantised values lie in [-low, high]
   int earlier = 0;        // channels coded before that a prediction reads
   bool reference = false;  // a second tensor of the same shape is at hand on both sides
-  bool cells = false;      // the fast coder
-  int classes = 0, spatial_classes = 0, cross_classes = 0, groups = 0, nodes = 0, tokens = 0;
+  int classes = 0, tokens = 0;
   std::vector<std::int8_t> weights;    // [channels][features]
   std::vector<std::int32_t> bias;      // [channels]
   std::vector<std::int32_t> channel;   // [channels][earlier]; -1: none
-  std::vector<std::uint8_t> group;     // [channels]: how busy the channel is on average
-  ContextBins bins, spatial_bins, cross_bins, coarse_bins;
+  ContextBins bins;
   std::vector<std::int16_t> root;      // [low + high + 1]: a value as predictions see it
   std::vector<std::uint8_t> token, extra_bits;  // [values]
   std::vector<std::uint16_t> extra;             // [values]
   std::vector<std::uint8_t> token_bits;         // [tokens]: extra bits
   std::vector<std::int16_t> token_first;        // [tokens]: value with all extra bits 0
   std::vector<std::int8_t> token_sign;          // [tokens]: direction in which extra bits count
-  std::vector<std::int16_t> tree;               // [nodes][2]: a node, or ~token
-  std::vector<std::uint16_t> path;              // [tokens][path_length]: node << 1 | bit; 0xFFFF ends it
-  int path_length = 0;
-  std::vector<std::uint32_t> start;             // [contexts][nodes]: first states of the adaptive models
-  std::vector<std::uint32_t> cdf;               // fast: [classes][tokens + 1], of 2^11
-  std::vector<std::uint16_t> slots;             // fast: [classes][2^11]
+  std::vector<std::uint32_t> cdf;               // [classes][tokens + 1], of 2^11
+  std::vector<std::uint16_t> slots;             // [classes][2^11]
   std::vector<std::int8_t> centroid;            // [classes][4], 1/128 of a step
   std::vector<std::int32_t> price;              // [classes][values]: 1/256 bit, for the encoder's choice
   std::vector<float> step128, reciprocal;       // [channels]
-  ContextLanes lanes;                           // fast
+  ContextLanes lanes;
 
   int features() const {
     return context_spatial + (earlier ? context_positions + earlier - 1 : 0) + (reference ? context_positions : 0);
   }
-  int contexts() const { return classes + spatial_classes * cross_classes + context_coarse * groups * context_near; }
   void prepare_lanes();
-  void prepare();  // slots and lanes of the fast coder
+  void prepare();  // slots and lanes
 };
 
 // One stripe of (channels, rows, columns) float32 values with `plane` values from channel to channel, rows contiguous,
@@ -86,7 +77,7 @@ struct ContextModel {
 void context_encode(const ContextModel& model, const float* x, const float* before, std::size_t plane, int rows, int columns,
                     int map_rows, double lagrangian, double rounding, std::vector<std::uint8_t>& out, float* decoded = nullptr);
 
-// The inverse; writes decoded values, for `fast` of the cell `only` alone where it is not negative. False where the bytes are no stripe of
+// The inverse; writes decoded values, of the cell `only` alone where it is not negative. False where the bytes are no stripe of
 // this shape.
 bool context_decode(const ContextModel& model, const std::uint8_t* data, std::size_t nbytes, const float* before, std::size_t plane,
                     int rows, int columns, int map_rows, float* out, std::ptrdiff_t only = -1);
@@ -94,8 +85,5 @@ bool context_decode(const ContextModel& model, const std::uint8_t* data, std::si
 // What a fit needs: the value that the encoder takes, and its prediction in two parts (neighbours; the rest with the bias).
 void context_trace(const ContextModel& model, const float* x, const float* before, std::size_t plane, int rows, int columns,
                    int map_rows, double lagrangian, double rounding, std::int16_t* q, std::int32_t* spatial, std::int32_t* cross);
-
-const std::uint16_t* context_squash();   // [4096]: 65536 / (1 + exp(-(i - 2048) / 256)), 16 bits
-const std::int16_t* context_stretch();   // [4096]: the inverse, of the upper 12 bits
 
 }  // namespace tensorpress

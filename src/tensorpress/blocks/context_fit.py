@@ -5,7 +5,6 @@ What is counted is what the encoder really chooses, so tables and choices are ma
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,19 +14,15 @@ from numpy.typing import NDArray
 
 from tensorpress.blocks.context_model import (
     BINS,
-    COARSE,
     FAST_BINS,
     FAST_LIMIT,
-    NEAR,
     POSITIONS,
     SPATIAL,
     TABLE_BITS,
     Alphabet,
     Bins,
     ContextModel,
-    groups,
     steps_of,
-    tree_of,
 )
 from tensorpress.coding.tables import Tables
 from tensorpress.core.payload import STRIPE_ROWS
@@ -38,9 +33,7 @@ Floats = NDArray[np.float32]
 WEIGHT = 64  # of a weight of 1
 FIT_POSITIONS = 3072  # pixels that a predictor is fitted on
 RIDGE = 2.0  # squared root units
-GROUPS = 8  # of channels, by how busy they are
-CLASSES = {True: 32, False: 40}  # cells or not
-PAIR_CLASSES = 10
+CLASSES = 32
 PSEUDO = 8.0  # observations of the layer's own distribution added to every context's
 COUNTED_VALUES = 1_250_000  # values that classes, tables and centroids are counted on: whole stripes, evenly spread
 BLOCK = 32  # channels that a cell surely holds together
@@ -173,42 +166,12 @@ def smoothed(counts: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(rows / rows.sum(1, keepdims=True))
 
 
-def code_lengths(counts: NDArray[np.float64]) -> NDArray[np.uint8]:
-    """Huffman code lengths, at most 48 bits."""
-    if len(counts) == 1:
-        return np.zeros(1, np.uint8)
-    floor = max(counts.sum() / (1 << 30), 1e-9)
-    heap = [(max(float(c), floor), i, (i,)) for i, c in enumerate(counts)]
-    lengths = np.zeros(len(counts), np.uint8)
-    heapq.heapify(heap)
-    number = len(counts)
-    while len(heap) > 1:
-        a, b = heapq.heappop(heap), heapq.heappop(heap)
-        lengths[list(a[2] + b[2])] += 1
-        heapq.heappush(heap, (a[0] + b[0], number, a[2] + b[2]))
-        number += 1
-    return lengths
-
-
-def odds(p: NDArray[np.float64], lengths: NDArray[np.uint8]) -> NDArray[np.int8]:
-    """[contexts, nodes] log odds, 1/16, of a 1 at each node of the tree, from token distributions."""
-    tree, path = tree_of(lengths)
-    one, both = np.zeros((len(p), len(tree))), np.zeros((len(p), len(tree)))
-    for token, steps in enumerate(path):
-        for step in steps[steps != 0xFFFF].tolist():
-            both[:, step >> 1] += p[:, token]
-            if step & 1:
-                one[:, step >> 1] += p[:, token]
-    share = np.clip(one / np.maximum(both, 1e-30), 1e-9, 1 - 1e-9)
-    return np.clip(np.rint(16 * np.log(share / (1 - share))), -127, 127).astype(np.int8)
-
-
 def fit_model(samples: Sequence[Floats], before: Sequence[Floats] | None, wanted: Wanted) -> ContextModel:
     """The model of a layer from sample maps (C, H, W) float32, and references of the same shapes."""
     alphabet = Alphabet(wanted.low, wanted.high)
     _step, reciprocal = steps_of(wanted.base, wanted.exponents)
     linear = wanted.low > 0
-    root = alphabet.roots(linear, wanted.cells)
+    root = alphabet.roots(linear, True)
 
     def whole(x: Floats, offset: float) -> Array:
         scaled = x * reciprocal[:, None, None]
@@ -219,18 +182,11 @@ def fit_model(samples: Sequence[Floats], before: Sequence[Floats] | None, wanted
     q0 = [whole(x, offset) for x in samples]
     references = [root[whole(x, 0.5) + wanted.low] for x in before] if before is not None else None
     roots = [root[q + wanted.low] for q in q0]
-    channel, weights, bias = fit_predictors(roots, references, wanted.earlier, wanted.cells, wanted.neighbours, int(np.abs(root).max()), 64 if linear else 127)
-    mean = np.mean([np.abs(t).mean((1, 2)) for t in roots], axis=0)
-    group = np.zeros(len(mean), np.uint8) if wanted.cells else np.searchsorted(np.quantile(mean, np.arange(1, GROUPS) / GROUPS), mean).astype(np.uint8)
-    classes, tokens = wanted.classes or CLASSES[wanted.cells], alphabet.tokens
-    nothing = Bins(0, 0, ())
-    flat = np.full((classes, tokens), 1.0 / tokens)
-    coarse = (Bins(0, 0, tuple(range(1, COARSE))),)
-    start_bins = (nothing,) if wanted.cells else (nothing, nothing, nothing, *coarse)
-    contexts = 1 if wanted.cells else 2 + COARSE * groups(group) * NEAR
+    channel, weights, bias = fit_predictors(roots, references, wanted.earlier, True, wanted.neighbours, int(np.abs(root).max()), 64 if linear else 127)
+    classes, tokens = wanted.classes or CLASSES, alphabet.tokens
+    flat = np.full((1, tokens), 1.0 / tokens)
     model = ContextModel(
-        wanted.cells, linear, before is not None, wanted.low, wanted.high, wanted.base, wanted.exponents, channel, weights, bias, group,
-        start_bins, code_lengths(np.ones(tokens)), np.zeros((contexts, tokens - 1), np.int8), frequencies_of(flat[:1], wanted.cells),
+        linear, before is not None, wanted.low, wanted.high, wanted.base, wanted.exponents, channel, weights, bias, Bins(0, 0, ()), frequencies_of(flat),
         np.zeros((1, 4), np.int8),
     )  # fmt: skip
     samples, before = thinned(samples, before)
@@ -241,30 +197,14 @@ def fit_model(samples: Sequence[Floats], before: Sequence[Floats] | None, wanted
         q, spatial, cross = traced(model, samples, before, lagrangian, rounding)
         p = spatial + cross
         if number == 0:
-            bins = (fit_bins(p, classes, FAST_BINS if wanted.cells else BINS),)
-            if not wanted.cells:
-                bins += (fit_bins(spatial, PAIR_CLASSES), fit_bins(cross, PAIR_CLASSES), fit_bins(p, COARSE))
+            bins = fit_bins(p, classes, FAST_BINS)
         token = alphabet.arrays["token"].astype(np.int64)[q + wanted.low]
-        row = bins[0].of(p)
+        row = bins.of(p)
         counts = counts_of(row, token, classes, tokens)
         centroid = np.zeros((classes, 4), np.int8)
         if wanted.centroids and not wanted.lossless:
             centroid = fit_centroid(samples, q, row, classes, reciprocal, wanted)
-        model = replace(model, bins=bins, centroid=centroid)
-        if wanted.cells:
-            model = replace(model, frequencies=frequencies_of(smoothed(counts), True))
-            continue
-        lengths = code_lengths(counts.sum(0) + 0.5)
-        parts = [odds(smoothed(counts), lengths)]
-        if number == rounds - 1:
-            pair = bins[1].of(spatial) * bins[2].classes + bins[2].of(cross)
-            third = third_context(samples, q, root[q + wanted.low], group, bins[3].of(p))
-            parts.append(odds(smoothed(counts_of(pair, token, bins[1].classes * bins[2].classes, tokens)), lengths))
-            parts.append(odds(smoothed(counts_of(third, token, COARSE * groups(group) * NEAR, tokens)), lengths))
-        else:
-            others = bins[1].classes * bins[2].classes + COARSE * groups(group) * NEAR
-            parts.append(np.zeros((others, tokens - 1), np.int8))
-        model = replace(model, lengths=lengths, start=np.concatenate(parts))
+        model = replace(model, bins=bins, centroid=centroid, frequencies=frequencies_of(smoothed(counts)))
     return model
 
 
@@ -281,9 +221,7 @@ def thinned(samples: Sequence[Floats], before: Sequence[Floats] | None) -> tuple
     return cut(samples), None if before is None else cut(before)
 
 
-def frequencies_of(p: NDArray[np.float64], cells: bool) -> NDArray[np.uint16]:
-    if not cells:
-        return np.zeros((0, 0), np.uint16)
+def frequencies_of(p: NDArray[np.float64]) -> NDArray[np.uint16]:
     return (Tables.from_density(p, bits=TABLE_BITS).frequencies - 1).astype(np.uint16)
 
 
@@ -318,17 +256,3 @@ def fit_centroid(
     everywhere = total.sum(0) / np.maximum(count.sum(0), 1)
     mean = (total + 16 * everywhere) / (count + 16)
     return np.clip(np.rint(128 * mean), -63, 63).astype(np.int8)
-
-
-def third_context(samples: Sequence[Floats], q: NDArray[np.int16], t: NDArray[np.int16], group: NDArray[np.uint8], coarse: Array) -> Array:
-    """Coarse class, the channel's group, and how large the value to the left is."""
-    found = np.empty(q.size, np.int64)
-    at, count = 0, groups(group)
-    for x in samples:
-        here = slice(at, at + x.size)
-        left = np.zeros(x.shape, np.int64)
-        left[:, :, 1:] = np.abs(t[here].reshape(x.shape)[:, :, :-1])
-        near = np.searchsorted((16, 22, 32, 45, 72), left, side="right")
-        found[here] = ((coarse[here].reshape(x.shape) * count + group[:, None, None]) * NEAR + near).reshape(-1)
-        at += x.size
-    return found

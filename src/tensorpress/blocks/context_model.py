@@ -1,8 +1,8 @@
-"""The context codec's model: what a decoder holds for one layer. FORMAT.md, section on `context`.
+"""The model of the context codec's back-end `fast`: what a decoder holds for one layer. FORMAT.md, section on `context`.
 
 Each quantised value is predicted from neighbours, from channels coded before it and, where there is one, from a
 reference of the same shape (the previous block's output): a sum of weights times roots. The sum's class says which
-integer model codes the value. `max` mixes three adaptive models of every binary decision; `fast` has one static table a class.
+static table codes the value.
 """
 
 from __future__ import annotations
@@ -21,14 +21,13 @@ from tensorpress import _native
 from tensorpress.core.errors import InputError
 
 SPATIAL, POSITIONS = 6, 5  # W N NW NE WW NN; same, E, S, W, N
-BINS, COARSE, NEAR = 1024, 5, 6
+BINS = 1024
 FAST_BINS = 128  # edges of the fast coder lie below: its table fits into two registers
 TABLE_BITS = 11
 FAST_LIMIT = 32767  # of a fast prediction, whatever the values: it is added up in 16 bits
 MAX_MODEL_NBYTES = 1 << 26  # of an unpacked model
 STEPS_PER_OCTAVE = 8
 FRACTIONS = tuple(math.isqrt(math.isqrt(math.isqrt(1 << 240 + e))) / (1 << 30) for e in range(8))  # 2^(e / 8) to 30 bits: integers only
-COUNT = 60  # observations that a first state stands for
 
 Array = NDArray[Any]
 
@@ -102,45 +101,22 @@ class Bins:
         lut = np.searchsorted(np.array(self.edges, np.int64), np.arange(BINS), side="right")
         return np.concatenate([[self.low, self.shift], lut]).astype(np.int32)
 
+    def to_bytes(self) -> bytes:
+        return struct.pack("<iBB", self.low, self.shift, len(self.edges)) + np.array(self.edges, "<u2").tobytes()
+
+    @classmethod
+    def from_bytes(cls, data: bytes, at: int, grid: int = BINS) -> tuple[Bins, int]:
+        """(the classes that stand at `at`, where they end). InputError where edges do not rise below `grid`."""
+        low, shift, count = struct.unpack_from("<iBB", data, at)
+        edges = np.frombuffer(data, "<u2", count, at + 6).tolist()
+        if shift > 30 or count > 63 or abs(low) >= 1 << 30 or edges != sorted(edges) or (edges and edges[-1] >= grid):
+            raise InputError("context model: the edges of its classes do not rise, or leave their grid")
+        return cls(low, shift, tuple(edges)), at + 6 + 2 * count
+
     def of(self, p: NDArray[np.int32]) -> NDArray[np.int64]:
         """The class of each prediction."""
         lut: NDArray[np.int64] = self.table[2:].astype(np.int64)
         return lut[np.clip((p.astype(np.int64) - self.low) >> self.shift, 0, BINS - 1)]
-
-
-def tree_of(lengths: NDArray[np.uint8]) -> tuple[NDArray[np.int16], NDArray[np.uint16]]:
-    """(children [nodes, 2], paths [tokens, longest + 1]) of the canonical prefix code with these lengths. InputError where there is none.
-
-    A child is a node, always of a higher number, or ~token. A path is a list of node << 1 | bit that 0xFFFF ends.
-    """
-    tokens = len(lengths)
-    if tokens == 1:
-        return np.zeros((0, 2), np.int16), np.full((1, 1), 0xFFFF, np.uint16)
-    if lengths.min() < 1 or lengths.max() > 48 or sum(1 << 48 - int(n) for n in lengths) != 1 << 48:
-        raise InputError("context model: its code lengths are no complete prefix code")
-    children = [[None, None]]
-    paths: list[list[int]] = [[] for _ in range(tokens)]
-    code, before = 0, 0
-    for token in sorted(range(tokens), key=lambda t: (lengths[t], t)):
-        code <<= int(lengths[token]) - before
-        before = int(lengths[token])
-        node = 0
-        for i in range(before - 1, -1, -1):
-            bit = code >> i & 1
-            paths[token].append(node << 1 | bit)
-            if i == 0:
-                children[node][bit] = ~token  # type: ignore[call-overload]
-            elif children[node][bit] is None:
-                children.append([None, None])
-                children[node][bit] = len(children) - 1  # type: ignore[call-overload]
-                node = len(children) - 1
-            else:
-                node = children[node][bit]  # type: ignore[assignment]
-        code += 1
-    path = np.full((tokens, max(map(len, paths)) + 1), 0xFFFF, np.uint16)
-    for token, steps in enumerate(paths):
-        path[token, : len(steps)] = steps
-    return np.array(children, np.int16), path
 
 
 def steps_of(base: float, exponents: NDArray[np.int8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -154,7 +130,6 @@ def steps_of(base: float, exponents: NDArray[np.int8]) -> tuple[NDArray[np.float
 class ContextModel:
     """One layer's model. Arrays by channel unless said otherwise."""
 
-    cells: bool  # the fast coder
     linear: bool  # predictions see values, not their roots
     reference: bool
     low: int
@@ -164,11 +139,8 @@ class ContextModel:
     channel: NDArray[np.int16]  # [channels, earlier]
     weights: NDArray[np.int8]  # [channels, features], 1/64
     bias: NDArray[np.int16]
-    group: NDArray[np.uint8]  # max
-    bins: tuple[Bins, ...]  # of the prediction; max: also of its spatial and cross parts, and coarse
-    lengths: NDArray[np.uint8]  # max: code length of each token
-    start: NDArray[np.int8]  # max: [contexts, nodes] log odds of a 1, 1/16
-    frequencies: NDArray[np.uint16]  # fast: [classes, tokens], less one, of 2^11
+    bins: Bins  # of the prediction
+    frequencies: NDArray[np.uint16]  # [classes, tokens], less one, of 2^11
     centroid: NDArray[np.int8]  # [classes, 4], 1/128 of a step: added to magnitudes 0, 1, 2 and above
 
     @property
@@ -193,77 +165,51 @@ class ContextModel:
 
     @property
     def classes(self) -> int:
-        return self.bins[0].classes
-
-    @cached_property
-    def tree(self) -> tuple[NDArray[np.int16], NDArray[np.uint16]]:
-        return tree_of(self.lengths)
-
-    @cached_property
-    def states(self) -> NDArray[np.uint32]:
-        """max: [contexts, nodes] first states of the adaptive models."""
-        return first_states(self.start)
+        return self.bins.classes
 
     @cached_property
     def cdf(self) -> NDArray[np.uint32]:
-        """fast: [classes, tokens + 1] of 2^11."""
+        """[classes, tokens + 1] of 2^11."""
         rows = np.cumsum(self.frequencies.astype(np.int64) + 1, axis=1)
         return np.pad(rows, ((0, 0), (1, 0))).astype(np.uint32)
 
     @cached_property
     def prices(self) -> NDArray[np.int32]:
         """[classes, values] 1/256 bit that each value costs before adaptation: the encoder's choice goes by them."""
-        tokens = self.alphabet.tokens
-        if self.cells:
-            p = np.diff(self.cdf.astype(np.int64), axis=1) / (1 << TABLE_BITS)
-        else:
-            p = np.ones((self.classes, tokens))
-            one = (self.states[: self.classes] >> 10) / float(1 << 22)
-            for token, steps in enumerate(self.tree[1]):
-                for step in steps[steps != 0xFFFF]:
-                    p[:, token] *= one[:, step >> 1] if step & 1 else 1 - one[:, step >> 1]
+        p = np.diff(self.cdf.astype(np.int64), axis=1) / (1 << TABLE_BITS)
         a = self.alphabet.arrays
         return np.rint(-256 * np.log2(np.maximum(p, 1e-12))[:, a["token"]] + 256.0 * a["extra_bits"]).astype(np.int32)
 
     @cached_property
     def native(self) -> Any:
         """The kernel's form of this model, made once."""
-        names = ("bins", "spatial_bins", "cross_bins", "coarse_bins")
         step, reciprocal = self.steps
-        tokens = self.alphabet.tokens
         d: dict[str, Any] = {
             "channels": self.channels, "low": self.low, "high": self.high, "earlier": self.earlier, "reference": int(self.reference),
-            "cells": int(self.cells), "classes": self.classes, "tokens": tokens, "nodes": tokens - 1, "groups": groups(self.group),
-            "spatial_classes": 1 if self.cells else self.bins[1].classes, "cross_classes": 1 if self.cells else self.bins[2].classes,
-            "path_length": 1, "weights": self.weights.reshape(-1), "bias": self.bias.astype(np.int32), "step128": step / np.float32(128),
-            "channel": self.channel.astype(np.int32).reshape(-1), "reciprocal": reciprocal, "root": self.alphabet.roots(self.linear, self.cells),
-            "centroid": self.centroid.reshape(-1), "price": self.prices.reshape(-1), "group": self.group, **self.alphabet.arrays,
-            **{name: b.table for name, b in zip(names, self.bins)},
+            "classes": self.classes, "tokens": self.alphabet.tokens, "weights": self.weights.reshape(-1), "bias": self.bias.astype(np.int32),
+            "channel": self.channel.astype(np.int32).reshape(-1), "step128": step / np.float32(128), "reciprocal": reciprocal,
+            "root": self.alphabet.roots(self.linear, True), "centroid": self.centroid.reshape(-1), "price": self.prices.reshape(-1),
+            "bins": self.bins.table, "cdf": self.cdf.reshape(-1), **self.alphabet.arrays,
         }  # fmt: skip
-        if self.cells:
-            d["cdf"] = self.cdf.reshape(-1)
-        else:
-            tree, path = self.tree
-            d |= {"tree": tree.reshape(-1), "path": path.reshape(-1), "path_length": path.shape[1], "start": self.states.reshape(-1)}
         return _native.ContextModel({k: np.ascontiguousarray(v) if isinstance(v, np.ndarray) else v for k, v in d.items()})
 
     def to_bytes(self) -> bytes:
         """Packed: what the plan holds and `shared_nbytes` counts."""
         head = struct.pack(
-            "<BBBIBBBf", self.cells | self.linear << 1 | self.reference << 2, self.low, self.high, self.channels, self.earlier,
-            len(self.bins), self.alphabet.tokens, self.base,
+            "<BBBIBBBf", 1 | self.linear << 1 | self.reference << 2, self.low, self.high, self.channels, self.earlier, 1,
+            self.alphabet.tokens, self.base,
         )  # fmt: skip
-        for b in self.bins:
-            head += struct.pack("<iBB", b.low, b.shift, len(b.edges)) + np.array(b.edges, "<u2").tobytes()
-        planes = [self.exponents, self.bias.astype("<i2"), self.channel.astype("<i2").T, self.weights.T, self.group, self.centroid.T]
-        planes += [self.frequencies.astype("<u2").T] if self.cells else [self.lengths, np.diff(self.start.astype(np.int16), axis=0, prepend=0).astype(np.int8).T]
+        head += self.bins.to_bytes()
+        no_group = np.zeros(self.channels, np.uint8)
+        planes = [self.exponents, self.bias.astype("<i2"), self.channel.astype("<i2").T, self.weights.T, no_group, self.centroid.T]
+        planes += [self.frequencies.astype("<u2").T]
         return zlib.compress(head + b"".join(np.ascontiguousarray(p).tobytes() for p in planes), 9)
 
     @classmethod
     def from_bytes(cls, data: Any) -> ContextModel:
         """InputError on anything but what `to_bytes` writes."""
         try:
-            return cls._parsed(_inflated(bytes(data)))
+            return cls._parsed(inflated(bytes(data)))
         except (struct.error, zlib.error, ValueError, OverflowError, TypeError) as error:
             raise InputError(f"context model is damaged: {error}") from None
 
@@ -271,21 +217,14 @@ class ContextModel:
     def _parsed(cls, data: bytes) -> ContextModel:
         flags, low, high, channels, earlier, bin_count, tokens, base = struct.unpack_from("<BBBIBBBf", data)
         at = struct.calcsize("<BBBIBBBf")
-        cells, linear, reference = bool(flags & 1), bool(flags & 2), bool(flags & 4)
-        if flags > 7 or low + high > 255 or not 1e-37 < base < 1e37 or bin_count != (1 if cells else 4) or earlier > 16:
+        linear, reference = bool(flags & 2), bool(flags & 4)
+        if not flags & 1:
+            raise InputError("context model: it is not of the back-end 'fast'")
+        if flags > 7 or low + high > 255 or not 1e-37 < base < 1e37 or bin_count != 1 or earlier > 16:
             raise InputError(f"context model: flags {flags}, values -{low} to {high}, step {base}, {bin_count} class tables do not go together")
         if tokens != Alphabet(low, high).tokens:
             raise InputError(f"context model: {tokens} tokens; values from -{low} to {high} have {Alphabet(low, high).tokens}")
-        found: list[Bins] = []
-        for _ in range(bin_count):
-            b_low, shift, count = struct.unpack_from("<iBB", data, at)
-            edges = np.frombuffer(data, "<u2", count, at + 6).tolist()
-            at += 6 + 2 * count
-            if shift > 30 or count > 63 or edges != sorted(edges) or (edges and edges[-1] >= (FAST_BINS if cells else BINS)):
-                raise InputError("context model: the edges of its classes do not rise, or leave their grid")
-            found.append(Bins(b_low, shift, tuple(edges)))
-        if not cells and (found[3].classes != COARSE or max(found[1].classes, found[2].classes) > 32):
-            raise InputError("context model: its class tables have another number of classes than the format")
+        bins, at = Bins.from_bytes(data, at, FAST_BINS)
 
         def take(dtype: str, *shape: int) -> Array:
             nonlocal at
@@ -296,29 +235,20 @@ class ContextModel:
 
         exponents, bias = take("i1", channels), take("<i2", channels)
         channel, weights = take("<i2", earlier, channels).T, take("i1", features(earlier, reference), channels).T
-        group, centroid = take("u1", channels), take("i1", 4, found[0].classes).T
-        lengths, start = np.zeros(0, np.uint8), np.zeros((0, 0), np.int8)
-        frequencies = np.zeros((0, 0), np.uint16)
-        if cells:
-            frequencies = take("<u2", tokens, found[0].classes).T
-            if (frequencies.sum(axis=1, dtype=np.int64) + tokens != 1 << TABLE_BITS).any():
-                raise InputError("context model: the frequencies of a class do not sum to 2^11")
-        else:
-            lengths = take("u1", tokens)
-            contexts = found[0].classes + found[1].classes * found[2].classes + COARSE * groups(group) * NEAR
-            start = np.cumsum(take("i1", tokens - 1, contexts).T, axis=0, dtype=np.int8)
+        group, centroid = take("u1", channels), take("i1", 4, bins.classes).T
+        frequencies = take("<u2", tokens, bins.classes).T
+        if (frequencies.sum(axis=1, dtype=np.int64) + tokens != 1 << TABLE_BITS).any():
+            raise InputError("context model: the frequencies of a class do not sum to 2^11")
         if at != len(data):
             raise InputError(f"context model ends at byte {at} of {len(data)}")
-        if groups(group) > 32 or (channel >= np.arange(channels)[:, None]).any() or (channel < -1).any():
-            raise InputError("context model: a channel is predicted from one that is not coded before it")
-        if cells and earlier and (np.where(channel < 0, np.arange(channels)[:, None], channel) // 32 != np.arange(channels)[:, None] // 32).any():
+        if group.any() or (channel >= np.arange(channels)[:, None]).any() or (channel < -1).any():
+            raise InputError("context model: a channel is predicted from one that is not coded before it, or has a group")
+        if earlier and (np.where(channel < 0, np.arange(channels)[:, None], channel) // 32 != np.arange(channels)[:, None] // 32).any():
             raise InputError("context model: a channel is predicted from one outside its cell")
-        model = cls(cells, linear, reference, low, high, base, exponents, channel, weights, bias, group, tuple(found), lengths, start, frequencies, centroid)
+        model = cls(linear, reference, low, high, base, exponents, channel, weights, bias, bins, frequencies, centroid)
         step, reciprocal = model.steps
         if channels and not (np.isfinite(reciprocal).all() and step.min() > 1e-38):
             raise InputError("context model: a channel's step is out of range")
-        if not cells:
-            _ = model.tree
         return model
 
 
@@ -327,17 +257,8 @@ def features(earlier: int, reference: bool) -> int:
     return SPATIAL + (POSITIONS + earlier - 1 if earlier else 0) + (POSITIONS if reference else 0)
 
 
-def groups(group: NDArray[np.uint8]) -> int:
-    return int(group.max()) + 1 if group.size else 1
-
-
-def first_states(start: NDArray[np.int8]) -> NDArray[np.uint32]:
-    """Log odds, 1/16, as states: a probability of 22 bits over a count of 10."""
-    squash = np.array(_native.context_tables()[0], np.int64)
-    return (squash[start.astype(np.int64) * 16 + 2048] << 16 | COUNT).astype(np.uint32)
-
-
-def _inflated(data: bytes) -> bytes:
+def inflated(data: bytes) -> bytes:
+    """A packed model's bytes. InputError where they are cut, followed by others, or too many."""
     unpacker = zlib.decompressobj()
     out = unpacker.decompress(data, MAX_MODEL_NBYTES)
     if not unpacker.eof or unpacker.unused_data:

@@ -87,8 +87,6 @@ class ContextStage(Stage[Array, None]):
 
         Cells are numbered by stripe, in it by channel block, in it by column block. InputError for one that does not exist.
         """
-        if not self.model.cells:
-            raise InputError("back-end 'max' codes whole stripes: cells are decoded alone from back-end 'fast'")
         src = Reader(payload, max_nbytes=1 << 62)
         check_decodable(src.dtype)
         shape = chw(src.shape)

@@ -1,12 +1,12 @@
 """Context coding: every value predicted from neighbours, earlier channels and the previous block's output, then coded by its class.
 
-    x (C,H,W) -> * 1/step[c], least D + lambda R -> q -> token + extra bits -+-> max:  three adaptive models, mixed; range coder
-                         ^                                                  +-> fast: one static table a class; rANS, cell by cell
+    x (C,H,W) -> * 1/step[c], least D + lambda R -> q -> symbol + extra bits -+-> max:  two adaptive rows, averaged; rANS, stripe by stripe
+                         ^                                                   +-> fast: one static table a class; rANS, cell by cell
     W N NW NE WW NN, channels coded before, reference -> sum of w * root(q) -> class
 
-One set of models, two back-ends. `max`: 8-row stripes, each alone. `fast`: cells of 8x8x32 values, each alone, never
+Two back-ends. `max`: 8-row stripes, each alone. `fast`: cells of 8x8x32 values, each alone, never
 over one byte a value and two; contexts from the same cell (and the same place of the reference) only.
-The idea of contexts from neighbours is CALIC's (Wu, Memon, IEEE Trans. Commun. 1997), mixing after PAQ (Mahoney 2005), the
+The idea of contexts from neighbours is CALIC's (Wu, Memon, IEEE Trans. Commun. 1997), adaptive rows of 16 symbols are AV1's, the
 choice of levels rate-distortion optimised quantisation (Karczewicz et al. 2008); predicting a block's output from
 the one before it, which the skip connection reads anyway, is ours.
 """
@@ -21,6 +21,9 @@ import numpy as np
 
 from tensorpress.blocks.context_fit import Wanted, fit_model
 from tensorpress.blocks.context_kernel import ContextKernel
+from tensorpress.blocks.context_max_fit import fit_max_model
+from tensorpress.blocks.context_max_model import MaxModel
+from tensorpress.blocks.context_max_stage import MaxStage
 from tensorpress.blocks.context_model import ContextModel
 from tensorpress.blocks.context_stage import ContextStage, plane
 from tensorpress.blocks.levels import Array, clip_range, scale_and_zero
@@ -34,11 +37,11 @@ CARD = Card(
     id="context",
     family="features",
     title="prediction, contexts and rate-distortion optimised quantisation",
-    paper="ours; contexts after Wu and Memon, IEEE Trans. Commun. 1997; mixing after Mahoney, PAQ 2005; rANS after Duda, arXiv 1311.2540",
+    paper="ours; contexts after Wu and Memon, IEEE Trans. Commun. 1997; adaptive 16-symbol rows after the AV1 specification, 2019; rANS after Duda, arXiv 1311.2540",
     claim="ours: no retraining, calibration on 64 unlabelled images",
     measured="results/board",
     fidelity="ours",
-    portability="integers only after one float32 multiply; logistic tables are interpolated from constants",
+    portability="integers only after one float32 multiply",
     lossless=True,
     quality="step",
     quality_fine=1.0,
@@ -51,13 +54,13 @@ BACKENDS = ("max", "fast")
 
 @dataclass(frozen=True)
 class Config:
-    backend: str = "max"  # 'max': adaptive, mixed; 'fast': static tables, every cell alone
+    backend: str = "max"  # 'max': adaptive rows, averaged; 'fast': static tables, every cell alone
     step: float = 1.0  # mean quantiser step, in 8-bit levels; 1 keeps every level
     lagrangian: float = 0.1  # squared error, in steps^2, that the encoder takes for a bit (none where step is 1)
     cap: float = 0.0  # rate cap: every stripe's least ratio, whatever it costs in error; 0: none
     earlier: int = 6  # channels coded before that a prediction reads, 0 to 16
     neighbours: bool = True  # whether predictions read the six pixels around
-    classes: int = 0  # of predictions; 0: 40 (max) or 32 (fast); 1: no contexts
+    classes: int = 0  # of predictions; 0: 24 (max) or 32 (fast); 1: no contexts (fast)
     centroids: bool = True  # decode to the mean of each class's values rather than to multiples of the step
     exponents: tuple[int, ...] = ()  # 1/8 octaves of each channel's step over the layer's; taken into the model by a fit
     scale_rule: str = "max"  # range of the 8-bit levels where scale is fitted: 'max' or 'p99.99'
@@ -88,12 +91,15 @@ def build(config: Config, state: Mapping[str, bytes]) -> Codec:
         return Codec(CARD.id, config, Unfitted(CARD.id), refit=refit, takes_reference=True)
     if set(state) != {"model"}:
         raise InputError(f"state of codec {CARD.id!r} holds {sorted(state)}, not 'model'")
+    lagrangian = 0.0 if config.step == 1 else config.lagrangian
+    if config.backend == "max":
+        mixed = MaxModel.from_bytes(state["model"])
+        return Codec(
+            CARD.id, config, MaxStage(CARD.id, mixed, lagrangian, 0.5, config.cap), dict(state), refit, takes_reference=True, reference=mixed.reference
+        )  # fmt: skip
     model = ContextModel.from_bytes(state["model"])
-    if model.cells != (config.backend == "fast"):
-        raise InputError(f"context: the model is not of the back-end {config.backend!r}")
-    stage = ContextStage(CARD.id, model, 0.0 if config.step == 1 else config.lagrangian, 0.5, config.cap)
-    kernel = ContextKernel(stage) if model.cells else None
-    return Codec(CARD.id, config, stage, dict(state), refit, kernel, takes_reference=True, reference=model.reference)
+    stage = ContextStage(CARD.id, model, lagrangian, 0.5, config.cap)
+    return Codec(CARD.id, config, stage, dict(state), refit, ContextKernel(stage), takes_reference=True, reference=model.reference)
 
 
 def fit(config: Config, samples: Sequence[Array], references: Sequence[Array] | None = None) -> Codec:
@@ -124,7 +130,7 @@ def fit(config: Config, samples: Sequence[Array], references: Sequence[Array] | 
         lagrangian=0.0 if lossless else config.lagrangian, rounding=0.5, centroids=config.centroids, neighbours=config.neighbours,
         classes=config.classes,
     )  # fmt: skip
-    model = fit_model(maps, before, wanted)  # type: ignore[arg-type]
+    model = (fit_model if wanted.cells else fit_max_model)(maps, before, wanted)  # type: ignore[arg-type]
     return build(replace(config, exponents=()), {"model": model.to_bytes()})
 
 

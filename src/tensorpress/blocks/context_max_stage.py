@@ -1,0 +1,84 @@
+"""Arrays to stripes of the context codec's back-end `max`: its last and only stage, around the native kernel."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tensorpress.blocks.context_max_model import MaxModel, whole_stripes
+from tensorpress.blocks.context_stage import CAP_ROUNDS, plane
+from tensorpress.blocks.uniform import check_decodable, restore
+from tensorpress.core.errors import InputError, StreamError
+from tensorpress.core.payload import STRIPE_ROWS, Reader, Writer, chw, stripe_count
+from tensorpress.core.stage import Stage
+from tensorpress.core.threads import threads
+
+Array = NDArray[Any]
+DIRECT = tuple(np.dtype(d) for d in ("f4", "u1", "i1"))  # types that the kernel writes
+
+
+class MaxStage(Stage[Array, None]):
+    """`lagrangian`: squared error, in steps, that the encoder takes for a bit; `cap`: every stripe's least ratio, 0 for none."""
+
+    def __init__(self, codec: str, model: MaxModel, lagrangian: float, rounding: float, cap: float) -> None:
+        self.codec, self.model, self.lagrangian, self.rounding, self.cap = codec, model, lagrangian, rounding, cap
+
+    def encode(self, x: Array, out: Writer) -> None:
+        self._encoded(x, out, None)
+
+    def simulate(self, x: Array, out: Writer) -> Array:
+        """Encodes, and gives what the decoder would: the encoder knows it."""
+        decoded = np.zeros(chw(x.shape), x.dtype if x.dtype in DIRECT else np.float32)
+        self._encoded(x, out, decoded)
+        return (decoded if x.dtype in DIRECT else restore(decoded, x.dtype)).reshape(x.shape)
+
+    def _encoded(self, x: Array, out: Writer, decoded: Array | None) -> None:
+        values = x.reshape(chw(x.shape)) if x.dtype in DIRECT[1:] else plane(x, self.codec)
+        assert values is not None
+        self._check_channels(values.shape[0], x.size, InputError)
+        count = stripe_count(x.shape)
+        before, prices = plane(out.reference, self.codec), [self.lagrangian] * count
+        stripes = self.model.native.encode(values, before, whole_stripes(count), prices, self.rounding, threads(x.size), decoded) if prices else []
+        if self.cap:
+            stripes = self._capped(values, before, stripes, out, decoded)
+        for data in stripes:
+            out.stripe(data)
+
+    def _capped(self, values: Array, before: Array | None, stripes: list[bytes], out: Writer, decoded: Array | None) -> list[bytes]:
+        """Stripes over their budget again, at twice the price of a bit each round; zeros where even that does not do."""
+        for number, data in enumerate(stripes):
+            rows = slice(number * STRIPE_ROWS, (number + 1) * STRIPE_ROWS)
+            part, beside = values[:, rows], None if before is None else np.ascontiguousarray(before[:, rows])
+            budget = part.size / self.cap - 8 - (out.head_nbytes + 12 if number == 0 else 0)
+            whole = int(number < whole_stripes(len(stripes)))
+            price = max(self.lagrangian, 0.05)
+            for _ in range(CAP_ROUNDS):
+                if len(data) <= budget:
+                    break
+                price *= 2
+                (data,) = self.model.native.encode(part, beside, whole, [price], self.rounding, threads(part.size))
+            stripes[number] = data if len(data) <= budget else b""
+            if decoded is not None:
+                self.model.native.decode([np.frombuffer(stripes[number], np.uint8)], beside, whole, decoded[:, rows], 1)
+        return stripes
+
+    def decode(self, y: None, src: Reader) -> Array:
+        check_decodable(src.dtype)
+        shape = chw(src.shape)
+        self._check_channels(shape[0], int(np.prod(shape)), StreamError)
+        out = np.zeros(shape, src.dtype if src.dtype in DIRECT else np.float32)
+        stripes = [np.frombuffer(src.stripe(), np.uint8) for _ in range(stripe_count(src.shape))]
+        if stripes:
+            bad = self.model.native.decode(stripes, plane(src.reference, self.codec), whole_stripes(len(stripes)), out, threads(out.size))
+            if bad >= 0:
+                raise StreamError(f"stripe {bad} is damaged: its {len(stripes[bad])} bytes are not {self.codec} data of this shape")
+        return (out if src.dtype in DIRECT else restore(out, src.dtype)).reshape(src.shape)
+
+    def _check_channels(self, channels: int, size: int, error: type[Exception]) -> None:
+        if size and channels != self.model.channels:
+            raise error(f"the tensor has {channels} channels, codec {self.codec!r} was fitted to {self.model.channels}")
+
+    def decode_cell(self, *_: Any) -> Any:
+        raise InputError("back-end 'max' codes whole stripes: cells are decoded alone from back-end 'fast'")
