@@ -101,15 +101,14 @@ void bind_words(nb::module_& m) {
     const Ranges ranges = ranges_of(starts, bits, range_of);
     check_equal(words.size(), numbers.size());
     check_room(std::int64_t(words.size()) + 8, out);
-    nb::gil_scoped_release free_threads;
-    return ranges_encode(ranges, words.data(), std::int64_t(words.size()), numbers.data(), out.data());
+    return without_gil([&] { return ranges_encode(ranges, words.data(), std::int64_t(words.size()), numbers.data(), out.data()); });
   });
   m.def("ranges_decode", [](const Starts& starts, const Starts& bits, const ByteTable& range_of, const Bytes& numbers, const Bytes& data, const ByteSink& words) {
     const Ranges ranges = ranges_of(starts, bits, range_of);
     check_equal(words.size(), numbers.size());
     for (std::size_t i = 0; i < numbers.size(); ++i)
       if (numbers.data()[i] > 15) throw std::invalid_argument("there are 16 ranges");
-    nb::gil_scoped_release free_threads;
-    return ranges_decode(ranges, numbers.data(), data.data(), std::int64_t(data.size()), std::int64_t(words.size()), words.data());
+    return without_gil(
+        [&] { return ranges_decode(ranges, numbers.data(), data.data(), std::int64_t(data.size()), std::int64_t(words.size()), words.data()); });
   });
 }
