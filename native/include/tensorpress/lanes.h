@@ -108,16 +108,16 @@ inline Numbers bytes_of(const Block& b, int part) {
   std::memcpy(&bytes, b.v + lane_count * part, lane_count);
   return __builtin_convertvector(bytes, Numbers);
 }
-inline Lanes differences(const Block& b, int part, int zero, int shift) { return {(bytes_of(b, part) - std::int16_t(zero)) * std::int16_t(1 << shift)}; }
+inline Lanes differences(const Block& b, int part, int zero, int shift) { return {(bytes_of(b, part) - every(zero).v) * every(1 << shift).v}; }
 inline Lanes high(const Block& b, int part) { return {Numbers(Words(bytes_of(b, part)) << 8)}; }
 inline Lanes half(const Lanes& a) { return {Numbers(Words(a.v) >> 1)}; }
 inline Lanes shifted_down(const Lanes& a, int by) { return {a.v >> by}; }
 inline Lanes magnitudes(const Lanes& y, const Lanes& offset, const Lanes& multiplier) {
-  const Words sum = Words(y.v < 0 ? -y.v : y.v) + Words(offset.v);
+  const Words sum = (y.v < 0 ? Words{} - Words(y.v) : Words(y.v)) + Words(offset.v);
   const WideWords product = __builtin_convertvector(sum, WideWords) * __builtin_convertvector(Words(multiplier.v), WideWords);
   return {Numbers(__builtin_convertvector(product >> 16, Words))};
 }
-inline Lanes folded(const Lanes& y, const Lanes& magnitude) { return {magnitude.v + magnitude.v + ((y.v < 0) & (magnitude.v > 0))}; }
+inline Lanes folded(const Lanes& y, const Lanes& magnitude) { return {Numbers(Words(magnitude.v) + Words(magnitude.v) + Words((y.v < 0) & (magnitude.v != 0)))}; }
 inline Block joined(const Lanes (&p)[parts]) {
   Block b;
   for (int part = 0; part < parts; ++part) {
