@@ -108,6 +108,7 @@ void bind_words(nb::module_& m) {
     check_equal(words.size(), numbers.size());
     for (std::size_t i = 0; i < numbers.size(); ++i)
       if (numbers.data()[i] > 15) throw std::invalid_argument("there are 16 ranges");
-    return without_gil([&] { return ranges_decode(ranges, numbers.data(), data.data(), std::int64_t(data.size()), std::int64_t(words.size()), words.data()); });
+    return without_gil(
+        [&] { return ranges_decode(ranges, numbers.data(), data.data(), std::int64_t(data.size()), std::int64_t(words.size()), words.data()); });
   });
 }

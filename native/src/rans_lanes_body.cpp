@@ -121,7 +121,7 @@ struct Rows<lanes> {
   static constexpr int parts = lanes / 16;
 
   static bool encode(const LaneTables& tables, const uint8_t* symbols, int64_t rows, uint32_t* states, Sink& sink) {
-    if (rows % (block_size / lanes)) {  // a register of symbols is one row or two
+    while (rows % (block_size / lanes)) {  // a register of symbols is some rows
       if (sink.p - sink.floor < 2 * lanes) return false;
       encode_lanes(tables, symbols + --rows * lanes, lanes, states, sink);
     }
@@ -315,6 +315,13 @@ struct Rows<lanes> {
 
 #endif
 
+// The last symbols stand as they are in the final states of the lanes kept; those before them, the tail, are coded in these lanes
+// alone, and the first words of the tail stand in the final states of the other lanes.
+template <int lanes>
+struct Ending {
+  static constexpr int kept = std::min(lanes, most_kept), words = lanes - kept, tail = words ? 4 * lanes : 0;
+};
+
 // The decoder's first states: 4 bits for each, its length less 17; then its bits but the highest. Returns the end.
 template <int lanes>
 uint8_t* put_states(const uint32_t* states, uint8_t* out) {
@@ -354,12 +361,18 @@ const uint8_t* take_states(const uint8_t* data, const uint8_t* end, uint32_t* st
 // Writes a string of fewer than `count` bytes, or none: returns 0.
 template <int lanes>
 int64_t encode_string(const LaneTables& tables, const uint8_t* symbols, int64_t count, uint8_t* words, uint8_t* escapes, uint8_t* out) {
-  const int64_t coded = count - 2 * lanes, rows = coded / lanes;
+  using End = Ending<lanes>;
+  const int64_t coded = count - End::tail - 2 * End::kept, rows = coded / lanes;
   if (coded < 0) return 0;
   uint32_t states[lanes];
-  for (int lane = 0; lane < lanes; ++lane) states[lane] = lane_low | load16(symbols + coded + 2 * lane);  // the last symbols: room that is there
+  for (int lane = 0; lane < End::kept; ++lane) states[lane] = lane_low | load16(symbols + coded + End::tail + 2 * lane);
   uint8_t* const end = words + count + 2 * lanes;
   Sink sink{end, words, escapes};
+  if (!Rows<End::kept>::encode(tables, symbols + coded, End::tail / End::kept, states, sink)) return 0;
+  for (int lane = End::kept; lane < lanes; ++lane) {
+    states[lane] = lane_low | (sink.p != end ? load16(sink.p) : 0);
+    sink.p += sink.p != end ? 2 : 0;
+  }
   encode_lanes(tables, symbols + rows * lanes, int(coded % lanes), states, sink);
   if (!Rows<lanes>::encode(tables, symbols, rows, states, sink)) return 0;
   const int64_t words_nbytes = end - sink.p, escapes_nbytes = sink.escapes - escapes;
@@ -373,9 +386,11 @@ int64_t encode_string(const LaneTables& tables, const uint8_t* symbols, int64_t 
 // Hands out a string's symbols in order, some at a time.
 template <int lanes>
 class Decoder {
+  using End = Ending<lanes>;
+
  public:
   Decoder(const LaneTables& tables, const uint8_t* data, int64_t nbytes, int64_t count)
-      : tables_(tables), source_{data, data + nbytes, tables.known}, left_(count - 2 * lanes) {
+      : tables_(tables), source_{data, data + nbytes, tables.known}, left_(count - End::tail - 2 * End::kept) {
     if (left_ >= 0) source_.p = take_states<lanes>(data, data + nbytes, states_);
     source_.good = left_ >= 0 && source_.p;
     for (std::size_t k = 0; k < tables.slots.size(); k += 16) __builtin_prefetch(&tables.slots[k]);  // no gather shall wait for them one by one
@@ -403,14 +418,32 @@ class Decoder {
     if (source_.good) Rows<lanes>::decode(tables_, source_, rows, states_, buffer_ + stop_);
     if (source_.good && n % lanes) decode_lanes(tables_, source_, n % lanes, states_, buffer_ + stop_ + rows * lanes);
     stop_ += n, left_ -= n;
-    if (left_ == 0) {
-      for (int lane = 0; lane < lanes; ++lane) {
-        store16(buffer_ + stop_, states_[lane]);
-        source_.good = source_.good && states_[lane] >> 16 == 1 && tables_.known[buffer_[stop_]] && tables_.known[buffer_[stop_ + 1]];
-        stop_ += 2;
-      }
-    }
+    if (left_ == 0) finish();
     if (!source_.good) std::memset(buffer_, 0, sizeof buffer_);
+  }
+
+  void finish() {
+    const int64_t rest = source_.end - source_.p;
+    uint8_t* const last_symbols = buffer_ + stop_;
+    stop_ += End::tail + 2 * End::kept;
+    source_.good = source_.good && rest <= 3 * End::tail;
+    if (!source_.good) return;
+    uint8_t words[2 * End::words + 3 * End::tail + 1];
+    for (int lane = End::kept; lane < lanes; ++lane) {
+      store16(words + 2 * (lane - End::kept), states_[lane]);
+      source_.good = source_.good && states_[lane] >> 16 == 1;
+    }
+    std::memcpy(words + 2 * End::words, source_.p, std::size_t(rest));
+    source_.p = source_.end;
+    Source last{words, words + 2 * End::words + rest, tables_.known};
+    Rows<End::kept>::decode(tables_, last, End::tail / End::kept, states_, last_symbols);
+    source_.good = source_.good && last.good && (last.p == last.end || last.end <= words + 2 * End::words);
+    for (; last.p < last.end; ++last.p) source_.good = source_.good && !*last.p;  // lanes that there was no word for
+    for (int lane = 0; lane < End::kept; ++lane) {
+      uint8_t* const pair = last_symbols + End::tail + 2 * lane;
+      store16(pair, states_[lane]);
+      source_.good = source_.good && states_[lane] >> 16 == 1 && tables_.known[pair[0]] && tables_.known[pair[1]];
+    }
   }
 
   const LaneTables& tables_;
@@ -418,7 +451,7 @@ class Decoder {
   int64_t left_;
   uint32_t states_[lanes];
   int at_ = 0, stop_ = 0;
-  alignas(64) uint8_t buffer_[chunk + block_size + 2 * lanes + block_size] = {};
+  alignas(64) uint8_t buffer_[chunk + block_size + End::tail + 2 * End::kept + block_size] = {};
 };
 
 Outcome encode(const MapView& map, const LaneTables& tables, int64_t stripe, uint8_t* out) {

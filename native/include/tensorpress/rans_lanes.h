@@ -9,9 +9,10 @@
 
 namespace tensorpress {
 
-// Many lanes keep wide registers busy; each costs a stripe two bytes.
-constexpr std::int64_t some_values = 1 << 12, many_values = 3 << 14;
+// Many lanes keep wide registers busy; each must be begun and ended, which costs half a byte, and those kept for the last symbols two.
+constexpr std::int64_t some_values = 1 << 13, many_values = 3 << 14;
 constexpr int few_lanes = 4, some_lanes = 32, many_lanes = 64;  // below some_values symbols, below many_values, and from there on
+constexpr int most_kept = 16;
 constexpr std::uint32_t lane_low = 1u << 16;          // states lie in [2^16, 2^32); they begin with this one
 
 struct LaneStep {  // x -> x + start + (x / frequency) * (2^bits - frequency), the division by a multiplication

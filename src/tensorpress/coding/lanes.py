@@ -16,13 +16,21 @@ from tensorpress.core.binary import Buffer, read_varint, varint
 from tensorpress.core.errors import InputError, StreamError
 
 LOW = 1 << 16
-LANES = ((3 << 14, 64), (1 << 12, 32), (0, 4))  # from so many symbols on, so many lanes: each costs two bytes, and makes wide registers faster
+LANES = ((3 << 14, 64), (1 << 13, 32), (0, 4))  # from so many symbols on, so many lanes: they make wide registers fast, and must be begun and ended
+KEPT = 16  # of many lanes, those that the last symbols are coded in
 
 Bytes = NDArray[np.uint8]
 
 
 def lanes_of(count: int) -> int:
     return next(lanes for least, lanes in LANES if count >= least)
+
+
+def ending(count: int) -> tuple[int, int]:
+    """Where the tail begins, and where the symbols begin that stand in final states as they are."""
+    lanes = lanes_of(count)
+    plain = count - 2 * min(lanes, KEPT)
+    return plain - (4 * lanes if lanes > KEPT else 0), plain
 
 
 @dataclass(frozen=True)
@@ -43,6 +51,8 @@ class LaneTables:
             raise InputError(f"{len(self.frequencies)} symbols: 2 to 256 are allowed")
         if min(self.frequencies) < 0 or self.escape < 0 or sum(self.frequencies) + self.escape != 1 << self.bits:
             raise InputError(f"frequencies and escape do not sum to 2^{self.bits}")
+        if max(self.escape, *self.frequencies) == 1 << self.bits:
+            raise InputError("one symbol, or the escape, has the whole table")
         if self.escape == 0 and 0 in self.frequencies:
             raise InputError("a symbol has no frequency, and there is no escape")
 
@@ -108,22 +118,32 @@ class LaneTables:
 
 def encode(symbols: Bytes, tables: LaneTables) -> bytes:
     """A vector of symbols as one string, never longer than they are."""
-    lanes, bits = lanes_of(symbols.size), tables.bits
-    if symbols.size < 2 * lanes:
+    lanes, (tail, plain) = lanes_of(symbols.size), ending(symbols.size)
+    if tail < 0:
         return symbols.tobytes()
-    coded = symbols[: symbols.size - 2 * lanes]
     starts, known = tables.starts(), np.array(tables.frequencies, np.int64)
     widths = np.where(known > 0, known, max(tables.escape, 1))
-    states = LOW | symbols[coded.size :].copy().view("<u2").astype(np.int64)
-    words: list[NDArray[np.int64]] = []
-    for at in reversed(range(0, coded.size, lanes)):
-        row = coded[at : at + lanes]
-        x, f = states[: row.size], widths[row]
-        full = x >> 32 - bits >= f
-        words.append(x[full] & 0xFFFF)
-        x = np.where(full, x >> 16, x)
-        states[: row.size] = (x // f << bits) + x % f + starts[row]
-    rest = b"".join(w.astype("<u2").tobytes() for w in reversed(words)) + coded[known[coded] == 0][::-1].tobytes()
+
+    def put(part: Bytes, states: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Codes a part backwards; its words in the order of decoding."""
+        words = [np.zeros(0, np.int64)]
+        for at in reversed(range(0, part.size, states.size)):
+            row = part[at : at + states.size]
+            x, f = states[: row.size], widths[row]
+            full = x >> 32 - tables.bits >= f
+            words.append(x[full] & 0xFFFF)
+            x = np.where(full, x >> 16, x)
+            states[: row.size] = (x // f << tables.bits) + x % f + starts[row]
+        return np.concatenate(words[::-1])
+
+    kept = LOW | symbols[plain:].copy().view("<u2").astype(np.int64)
+    late = put(symbols[tail:plain], kept)
+    others = np.full(lanes - kept.size, LOW)
+    others[: late.size] |= late[: others.size]
+    states = np.concatenate([kept, others])
+    words = np.concatenate([put(symbols[:tail], states), late[others.size :]])
+    rare = symbols[:plain][known[symbols[:plain]] == 0][::-1]
+    rest = words.astype("<u2").tobytes() + rare.tobytes()
     longest = lanes // 2 + 4 * lanes  # of the states
     return states_bytes(states.tolist()) + rest if longest + len(rest) < symbols.size else symbols.tobytes()
 
@@ -157,38 +177,48 @@ def first_states(data: Buffer, lanes: int) -> tuple[NDArray[np.int64], int]:
 def decode(data: Buffer, count: int, tables: LaneTables) -> Bytes:
     """The `count` symbols of a string. `data` may be hostile: StreamError."""
     known, escape = np.array(tables.frequencies, np.int64), tables.escape
-    symbols, lanes, bits, end = np.empty(count, np.uint8), lanes_of(count), tables.bits, len(data)
+    symbols, lanes, (tail, plain), end = np.empty(count, np.uint8), lanes_of(count), ending(count), len(data)
     if end == count:
         symbols[:] = np.frombuffer(data, np.uint8)
         if (symbols >= known.size).any():
             raise StreamError(f"symbol {int(symbols.max())} of {known.size}")
         return symbols
-    if end > count or count < 2 * lanes:
+    if end > count or tail < 0:
         raise StreamError(f"a string of {count} symbols has {end} bytes")
-    states, at = first_states(data, lanes)
     owner = np.repeat(np.arange(-1, known.size), np.concatenate([[escape], known]))
     starts, widths = np.append(tables.starts(), 0), np.append(known, escape)  # -1, the escape, is the last
-    coded, last = symbols[: count - 2 * lanes], symbols[count - 2 * lanes :]
-    for first in range(0, coded.size, lanes):
-        row = coded[first : first + lanes]
-        x = states[: row.size]
-        slot = x & (1 << bits) - 1
-        symbol = owner[slot]
-        row[:] = symbol
-        x[:] = widths[symbol] * (x >> bits) + slot - starts[symbol]
-        low, rare = np.flatnonzero(x < LOW), np.flatnonzero(symbol < 0)
-        if end - at < 2 * low.size + rare.size:
-            raise StreamError(f"rANS data of {len(data)} bytes ends within symbols {first} to {first + row.size}")
-        x[low] = x[low] << 16 | np.frombuffer(data, "<u2", low.size, at)
-        at += 2 * low.size
-        escaped = np.frombuffer(data, np.uint8, rare.size, end - rare.size)[::-1]
-        if (escaped >= known.size).any() or known[escaped].any():
-            raise StreamError("a symbol that is escaped is not rare")
-        row[rare] = escaped
-        end -= rare.size
-    if at != end or (states >> 16 != 1).any():
-        raise StreamError(f"rANS words end at {at}, escapes at {end}, or a lane does not end in its first state")
-    last[:] = (states & 0xFFFF).astype("<u2").view(np.uint8)
-    if (last >= known.size).any():
-        raise StreamError(f"symbol {int(last.max())} of {known.size}")
+
+    def take(part: Bytes, states: NDArray[np.int64], data: bytes) -> bytes:
+        """Fills a part; the bytes of `data` that are left."""
+        at, end = 0, len(data)
+        for first in range(0, part.size, states.size):
+            row = part[first : first + states.size]
+            x = states[: row.size]
+            slot = x & (1 << tables.bits) - 1
+            symbol = owner[slot]
+            row[:] = symbol
+            x[:] = widths[symbol] * (x >> tables.bits) + slot - starts[symbol]
+            low, rare = np.flatnonzero(x < LOW), np.flatnonzero(symbol < 0)
+            if end - at < 2 * low.size + rare.size:
+                raise StreamError(f"{len(data)} bytes of rANS data end within row {first // states.size} of {lanes} lanes")
+            x[low] = x[low] << 16 | np.frombuffer(data, "<u2", low.size, at)
+            at += 2 * low.size
+            escaped = np.frombuffer(data, np.uint8, rare.size, end - rare.size)[::-1]
+            if (escaped >= known.size).any() or known[escaped].any():
+                raise StreamError("a symbol that is escaped is not rare")
+            row[rare] = escaped
+            end -= rare.size
+        return data[at:end]
+
+    states, at = first_states(data, lanes)
+    rest = take(symbols[:tail], states, bytes(data[at:]))
+    late = (states[KEPT:] & 0xFFFF).astype("<u2").tobytes()
+    left = take(symbols[tail:plain], states[:KEPT], late + rest)
+    if left and (len(late + rest) - len(rest) < len(left) or any(left) or not (late + rest).startswith(late)):
+        raise StreamError(f"{len(left)} bytes of rANS data are left")
+    if (states >> 16 != 1).any():
+        raise StreamError("a rANS lane does not end in a first state")
+    symbols[plain:] = (states[:KEPT] & 0xFFFF).astype("<u2").view(np.uint8)
+    if (symbols[plain:] >= known.size).any():
+        raise StreamError(f"symbol {int(symbols[plain:].max())} of {known.size}")
     return symbols
