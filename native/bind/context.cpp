@@ -4,6 +4,8 @@
 #include <vector>
 
 #include "bind.h"
+#include "parts.h"
+#include "views.h"
 #include "tensorpress/context.h"
 #include "tensorpress/context_lanes.h"
 #include "tensorpress/pool.h"
@@ -15,25 +17,8 @@ namespace {
 
 using namespace tensorpress;
 
-template <class T>
-using Vector = nb::ndarray<const T, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Map = nb::ndarray<const float, nb::ndim<3>, nb::c_contig, nb::device::cpu>;
 using MapOut = Sink<float, nb::ndim<3>, nb::c_contig, nb::device::cpu>;
-
-void need(bool good, const char* what) {
-  if (!good) throw nb::value_error(what);
-}
-
-// `array` as a vector of exactly `count` elements.
-template <class T>
-std::vector<T> taken(const nb::dict& from, const char* name, std::size_t count) {
-  Vector<T> array;
-  if (!from.contains(name) || !nb::try_cast(from[name], array, false)) throw nb::type_error(name);
-  if (array.shape(0) != count) throw nb::value_error(name);
-  return {array.data(), array.data() + count};
-}
-
-int number(const nb::dict& from, const char* name) { return nb::cast<int>(from[name]); }
 
 ContextBins bins(const nb::dict& from, const char* name, int limit) {
   const auto words = taken<std::int32_t>(from, name, 2 + context_bins);
@@ -99,18 +84,12 @@ using Source = nb::ndarray<nb::ro, nb::ndim<3>, nb::c_contig, nb::device::cpu>;
 using Target = nb::ndarray<nb::ndim<3>, nb::c_contig, nb::device::cpu>;
 
 template <class Array>
-MapView view_of(const Array& map, const ContextModel& m) {
+MapView laned_view(const Array& map, const ContextModel& m) {
   need(map.shape(0) == m.channels, "the tensor has other channels than the model");
   need(context_lanes(m, std::int64_t(map.shape(1)), std::int64_t(map.shape(2))), "the tensor's shape is none for lanes");
   need(map.size() < std::size_t{1} << 30, "the tensor is too large");
-  MapView view{};
-  if (map.dtype() == nb::dtype<float>()) view.element = Element::f32;
-  else if (map.dtype() == nb::dtype<std::uint8_t>()) view.element = Element::u8;
-  else if (map.dtype() == nb::dtype<std::int8_t>()) view.element = Element::i8;
-  else throw nb::type_error("the map must be float32, uint8 or int8");
-  view.data = const_cast<void*>(static_cast<const void*>(map.data()));
-  view.channels = std::int64_t(map.shape(0)), view.rows = std::int64_t(map.shape(1)), view.columns = std::int64_t(map.shape(2));
-  view.channel_stride = view.rows * view.columns, view.row_stride = view.columns, view.column_stride = 1;
+  MapView view = view_of(map);
+  view.channel_stride = view.rows * view.columns, view.row_stride = view.columns, view.column_stride = 1;  // as an axis of one element may not say
   return view;
 }
 
@@ -118,13 +97,13 @@ MapView view_of(const Array& map, const ContextModel& m) {
 bool with_reference(const ContextModel& m, const std::optional<Source>& before, const MapView& map, MapView& view) {
   need(before.has_value() == m.reference, m.reference ? "the model needs its reference" : "the model takes no reference");
   if (!before) return false;
-  view = view_of(*before, m);
+  view = laned_view(*before, m);
   need(view.rows == map.rows && view.columns == map.columns, "the reference has another shape");
   return true;
 }
 
 nb::object encode_lanes(const ContextModel& m, const Source& x, std::optional<Source> before, nb::bytes head, std::optional<ByteSink> out, int threads) {
-  const MapView map = view_of(x, m);
+  const MapView map = laned_view(x, m);
   MapView reference;
   const bool referenced = with_reference(m, before, map, reference);
   const std::int64_t capacity = context_lanes_capacity(m, map.rows, map.columns, head.size());
@@ -141,7 +120,7 @@ nb::object encode_lanes(const ContextModel& m, const Source& x, std::optional<So
 }
 
 nb::tuple decode_lanes(const ContextModel& m, const Bytes& payload, std::size_t head_nbytes, std::optional<Source> before, const Target& out, int threads) {
-  const MapView map = view_of(out, m);
+  const MapView map = laned_view(out, m);
   need(map.element == Element::f32 || context_exact(m), "values that are no whole numbers do not fit into 8-bit integers");
   need(head_nbytes + 8 * std::size_t(stripe_count(map)) <= payload.size() && payload.size() < std::size_t{1} << 31, "the payload is cut or too large");
   MapView reference;

@@ -3,6 +3,8 @@
 #include <vector>
 
 #include "bind.h"
+#include "parts.h"
+#include "views.h"
 #include "tensorpress/context_max.h"
 
 #include <nanobind/stl/vector.h>
@@ -11,28 +13,11 @@ namespace {
 
 using namespace tensorpress;
 
-template <class T>
-using Vector = nb::ndarray<const T, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Reference = nb::ndarray<const float, nb::ndim<3>, nb::c_contig, nb::device::cpu>;
 using Map = nb::ndarray<nb::ro, nb::ndim<3>, nb::device::cpu>;  // any strides
 using MapOut = Sink<nb::ndim<3>, nb::device::cpu>;
 using Quantised = Sink<std::int16_t, nb::ndim<3>, nb::c_contig, nb::device::cpu>;
 using Predictions = Sink<std::int32_t, nb::ndim<3>, nb::c_contig, nb::device::cpu>;
-
-void need(bool good, const char* what) {
-  if (!good) throw nb::value_error(what);
-}
-
-// `array` as a vector of exactly `count` elements.
-template <class T>
-std::vector<T> taken(const nb::dict& from, const char* name, std::size_t count) {
-  Vector<T> array;
-  if (!from.contains(name) || !nb::try_cast(from[name], array, false)) throw nb::type_error(name);
-  if (array.shape(0) != count) throw nb::value_error(name);
-  return {array.data(), array.data() + count};
-}
-
-int number(const nb::dict& from, const char* name) { return nb::cast<int>(from[name]); }
 
 void below(const std::vector<std::uint8_t>& list, int limit, const char* what) {
   for (const std::uint8_t v : list) need(v < limit, what);
@@ -96,15 +81,8 @@ MaxModel model_of(const nb::dict& d) {
 }
 
 template <class Array>
-MapView view_of(const MaxModel& m, const Array& map) {
-  MapView view{};
-  if (map.dtype() == nb::dtype<float>()) view.element = Element::f32;
-  else if (map.dtype() == nb::dtype<std::uint8_t>()) view.element = Element::u8;
-  else if (map.dtype() == nb::dtype<std::int8_t>()) view.element = Element::i8;
-  else throw nb::type_error("the map must be float32, uint8 or int8");
-  view.data = const_cast<void*>(static_cast<const void*>(map.data()));  // a kernel writes to outputs alone
-  view.channels = std::int64_t(map.shape(0)), view.rows = std::int64_t(map.shape(1)), view.columns = std::int64_t(map.shape(2));
-  view.channel_stride = map.stride(0), view.row_stride = map.stride(1), view.column_stride = map.stride(2);
+MapView fitting_view(const MaxModel& m, const Array& map) {
+  const MapView view = view_of(map);
   need(map.shape(0) == m.channels, "the tensor has other channels than the model");
   need(map.shape(1) < 1u << 30 && map.shape(2) < 1u << 27, "the tensor is too large");
   return view;
@@ -129,12 +107,12 @@ void bind_context_max(nb::module_& m) {
       .def("__init__", [](MaxModel* self, const nb::dict& d) { new (self) MaxModel(model_of(d)); })
       .def("encode",
            [](const MaxModel& self, Map x, nb::object before, std::int64_t whole, std::vector<double> lagrangian, double rounding, int threads, nb::object decoded) {
-             const MapView map = view_of(self, x);
+             const MapView map = fitting_view(self, x);
              Reference reference;
              const float* const beside = reference_of(self, map, before, reference);
              MapView to{};
              if (!decoded.is_none()) {
-               to = view_of(self, nb::cast<MapOut>(decoded));
+               to = fitting_view(self, nb::cast<MapOut>(decoded));
                need(same(to, map), "decoded has another shape");
              }
              need(whole >= 0 && whole <= stripe_count(map), "more whole stripes than there are");
@@ -148,7 +126,7 @@ void bind_context_max(nb::module_& m) {
            nb::arg("x"), nb::arg("before").none(), nb::arg("whole"), nb::arg("lagrangian"), nb::arg("rounding"), nb::arg("threads"), nb::arg("decoded").none() = nb::none())
       .def("trace",
            [](const MaxModel& self, Map x, nb::object before, std::int64_t whole, double lagrangian, double rounding, Quantised q, Predictions prediction, int threads) {
-             const MapView map = view_of(self, x);
+             const MapView map = fitting_view(self, x);
              Reference reference;
              const float* const beside = reference_of(self, map, before, reference);
              need(whole >= 0 && whole <= stripe_count(map), "more whole stripes than there are");
@@ -160,7 +138,7 @@ void bind_context_max(nb::module_& m) {
            nb::arg("x"), nb::arg("before").none(), nb::arg("whole"), nb::arg("lagrangian"), nb::arg("rounding"), nb::arg("q"), nb::arg("prediction"), nb::arg("threads"))
       .def("decode",
            [](const MaxModel& self, std::vector<Bytes> data, nb::object before, std::int64_t whole, MapOut out, int threads) {
-             const MapView map = view_of(self, out);
+             const MapView map = fitting_view(self, out);
              Reference reference;
              const float* const beside = reference_of(self, map, before, reference);
              need(whole >= 0 && whole <= stripe_count(map), "more whole stripes than there are");

@@ -7,6 +7,7 @@
 #include <stdexcept>
 
 #include "bind.h"
+#include "views.h"
 #include "tensorpress/payload.h"
 #include "tensorpress/rans_lanes.h"
 #include "tensorpress/zero_bitmap.h"
@@ -20,15 +21,8 @@ using Table = nb::ndarray<const std::uint8_t, nb::shape<256>, nb::c_contig, nb::
 using Result = std::tuple<nb::object, int, std::int64_t, std::int64_t, std::int64_t>;  // payload or its size, fault, stripe, cell, at
 
 template <class Map>
-MapView view_of(const Map& map, const MapKernel& kernel, float reciprocal, float scale) {
-  MapView view{};
-  if (map.dtype() == nb::dtype<float>()) view.element = Element::f32;
-  else if (map.dtype() == nb::dtype<std::uint8_t>()) view.element = Element::u8;
-  else if (map.dtype() == nb::dtype<std::int8_t>()) view.element = Element::i8;
-  else throw std::invalid_argument("the map must be float32, uint8 or int8");
-  view.data = const_cast<void*>(static_cast<const void*>(map.data()));
-  view.channels = std::int64_t(map.shape(0)), view.rows = std::int64_t(map.shape(1)), view.columns = std::int64_t(map.shape(2));
-  view.channel_stride = map.stride(0), view.row_stride = map.stride(1), view.column_stride = map.stride(2);
+MapView bounded_view(const Map& map, const MapKernel& kernel, float reciprocal, float scale) {
+  MapView view = view_of(map);
   view.reciprocal = reciprocal, view.scale = scale;
   if (view.channels > (std::int64_t(1) << 31) || view.rows > (std::int64_t(1) << 31) || view.columns > (std::int64_t(1) << 31))
     throw std::invalid_argument("a dimension is larger than 2^31");
@@ -40,7 +34,7 @@ Result failed(const Outcome& o) { return {nb::none(), int(o.fault), o.stripe, o.
 
 // Into the caller's buffer, or into bytes of our own that are cut to size where they lie.
 Result encode(const MapKernel& kernel, const Source& map, float reciprocal, nb::bytes head, std::optional<ByteSink> out, int threads) {
-  const MapView view = view_of(map, kernel, reciprocal, 1);
+  const MapView view = bounded_view(map, kernel, reciprocal, 1);
   const auto* const head_data = reinterpret_cast<const std::uint8_t*>(head.c_str());
   const std::int64_t capacity = out ? std::int64_t(out->size()) : max_payload_nbytes(kernel, view, head.size());
   nb::object own;
@@ -56,7 +50,7 @@ Result encode(const MapKernel& kernel, const Source& map, float reciprocal, nb::
 }
 
 Result decode(const MapKernel& kernel, const Bytes& payload, std::size_t head_nbytes, const Target& map, float scale, int threads) {
-  const MapView view = view_of(map, kernel, 1, scale);
+  const MapView view = bounded_view(map, kernel, 1, scale);
   Outcome outcome;
   without_gil([&] { outcome = decode_payload(kernel, payload.data(), std::int64_t(payload.size()), head_nbytes, view, threads); });
   return failed(outcome);
