@@ -48,23 +48,26 @@ std::int64_t context_lanes_encode(const ContextModel& m, const MapView& x, const
   });
   std::memcpy(out, head, head_nbytes);
   const int64_t stripes = stripe_count(x);
-  uint8_t* at = out + head_nbytes + 8 * stripes;
-  size_t cell = 0;
   const PayloadTable table(out, head_nbytes);
-  for (int64_t s = 0; s < stripes; ++s) {
-    uint8_t* const begin = at;
-    const size_t first = cell;
-    while (cell < cells.size() && cells[cell].stripe == s) ++cell;
-    bool any = false;
-    for (size_t i = first; i < cell; ++i) any = any || cells[i].entry;
-    for (size_t i = first; i < cell && any; ++i) *at++ = uint8_t(cells[i].entry), *at++ = uint8_t(cells[i].entry >> 8);
-    for (size_t i = first; i < cell; ++i) {
+  const size_t each = stripes ? cells.size() / size_t(stripes) : 0;  // cells of a stripe
+  std::vector<int64_t> begin(size_t(stripes) + 1, int64_t(head_nbytes) + 8 * stripes);
+  for (size_t s = 0; s < size_t(stripes); ++s) {
+    int64_t nbytes = 0;
+    for (size_t i = s * each; i < (s + 1) * each; ++i) nbytes += cells[i].nbytes;
+    begin[s + 1] = begin[s] + (nbytes ? nbytes + 2 * int64_t(each) : 0);  // nothing but zeros has no bytes
+  }
+  parallel(int(stripes), threads, [&](int stripe) {
+    const size_t s = size_t(stripe);
+    uint8_t* at = out + begin[s];
+    const bool any = begin[s + 1] > begin[s];
+    for (size_t i = s * each; i < (s + 1) * each && any; ++i) *at++ = uint8_t(cells[i].entry), *at++ = uint8_t(cells[i].entry >> 8);
+    for (size_t i = s * each; i < (s + 1) * each; ++i) {
       std::memcpy(at, bodies.get() + cells[i].at, cells[i].nbytes);
       at += cells[i].nbytes;
     }
-    table.put(out, s, begin, size_t(at - begin));
-  }
-  return at - out;
+    table.put(out, stripe, out + begin[s], size_t(begin[s + 1] - begin[s]));
+  });
+  return begin.back();
 }
 
 Outcome context_lanes_decode(const ContextModel& m, const std::uint8_t* payload, std::int64_t nbytes, std::size_t head_nbytes,
@@ -105,29 +108,22 @@ Outcome context_lanes_decode(const ContextModel& m, const std::uint8_t* payload,
     if (at != end) return fail(Fault::length_wrong, s);
   }
   order = in_groups(cells, std::move(order));
-  const int parts = parts_of(order.size(), threads);
-  parallel(parts, parts, [&](int part) {
+  const auto coded = std::stable_partition(order.begin(), order.end(), [&](uint32_t c) { return cells[c].entry != 0 && !(cells[c].entry & 0x8000); });
+  const int count = int(coded - order.begin()), groups = (count + strands * lanes - 1) / (strands * lanes), known = int(order.end() - coded);
+  constexpr int share = 256;  // of cells that need no decoding
+  std::vector<uint8_t> good(order.size(), 1);
+  parallel(groups + (known + share - 1) / share, threads, [&](int item) {
     Decoder decoder(m, before, out, payload, nbytes);
-    uint32_t group[strands * lanes];
-    uint8_t good[strands * lanes];
-    int count = 0;
-    const auto flush = [&] {
-      decoder.decode(cells, group, count, good);
-      for (int l = 0; l < count; ++l)
-        if (!good[l]) stripe_good[size_t(cells[group[l]].stripe)] = 0;
-      count = 0;
-    };
-    for (size_t i = order.size() * part / parts; i < order.size() * (part + 1) / parts && !stop_asked(); ++i) {
-      const Cell& cell = cells[order[i]];
-      if (cell.entry == 0 || cell.entry & 0x8000) {
-        if (!decoder.copy(cell)) stripe_good[size_t(cell.stripe)] = 0;
-        continue;
-      }
-      group[count++] = order[i];
-      if (count == strands * lanes) flush();
+    if (item < groups) {
+      const int first = item * strands * lanes;
+      decoder.decode(cells, &order[size_t(first)], std::min(strands * lanes, count - first), &good[size_t(first)]);
+    } else {
+      const int first = count + (item - groups) * share;
+      for (int i = first; i < std::min(first + share, count + known); ++i) good[size_t(i)] = decoder.copy(cells[order[size_t(i)]]);
     }
-    if (count) flush();
   });
+  for (size_t i = 0; i < order.size(); ++i)
+    if (!good[i]) stripe_good[size_t(cells[order[i]].stripe)] = 0;
   for (int64_t s = 0; s < stripes; ++s)
     if (!stripe_good[size_t(s)]) return fail(Fault::length_wrong, s);
   return outcome;

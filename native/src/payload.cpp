@@ -1,7 +1,10 @@
 #include "tensorpress/payload.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cstring>
+#include <thread>
+#include <vector>
 
 #include "tensorpress/crc32c.h"
 #include "tensorpress/pool.h"
@@ -9,7 +12,8 @@
 namespace tensorpress {
 namespace {
 
-constexpr int max_groups = 64;  // of stripes that are written side by side
+constexpr int max_groups = 64;  // of stripes that are read side by side
+constexpr std::int64_t run_nbytes = 1 << 18;  // at worst, of the stripes that a thread encodes before it copies them: within its cache
 
 void put32(std::uint8_t* p, std::uint32_t v) {
   for (int i = 0; i < 4; ++i) p[i] = std::uint8_t(v >> 8 * i);
@@ -78,10 +82,28 @@ void PayloadTable::put(std::uint8_t* payload, std::int64_t number, const std::ui
 
 std::int64_t max_payload_nbytes(const MapKernel& kernel, const MapView& map, std::size_t head_nbytes) {
   const std::int64_t stripes = stripe_count(map);
-  return std::int64_t(head_nbytes) + (stripes ? stripes * (8 + kernel.max_stripe_nbytes(map)) : 0) + output_slack * (max_groups + 1);
+  return std::int64_t(head_nbytes) + (stripes ? stripes * (8 + kernel.max_stripe_nbytes(map)) : 0) + output_slack;
 }
 
-// Each thread writes a group of stripes to where they lie at worst; then the groups move up until they stand side by side.
+namespace {
+
+// Stripes first … last - 1 one after another at `to`; the outcome's nbytes are those of all.
+Outcome encode_run(const MapKernel& kernel, const MapView& map, const PayloadTable& table, std::uint8_t* payload, std::int64_t first, std::int64_t last,
+                   std::uint8_t* const to) {
+  Outcome run;
+  for (std::int64_t s = first; s < last && !stop_asked(); ++s) {
+    const Outcome written = kernel.encode(map, s, to + run.nbytes);
+    if (written.fault != Fault::none) return written;
+    table.put(payload, s, to + run.nbytes, std::size_t(written.nbytes));
+    run.nbytes += written.nbytes;
+  }
+  return run;
+}
+
+}  // namespace
+
+// One thread writes where the bytes stay. Several take runs of stripes in turn, each into memory of its own, and copy them to where the
+// run before ends, which is known as soon as that one is encoded: nobody waits for a copy.
 Outcome encode_payload(const MapKernel& kernel, const MapView& map, const std::uint8_t* head, std::size_t head_nbytes, std::uint8_t* out,
                        std::int64_t capacity, int threads) {
   Outcome result;
@@ -93,29 +115,31 @@ Outcome encode_payload(const MapKernel& kernel, const MapView& map, const std::u
   const PayloadTable table(out, head_nbytes);
   const std::int64_t stripes = stripe_count(map), bound = stripes ? kernel.max_stripe_nbytes(map) : 0;
   std::uint8_t* const body = out + head_nbytes + 8 * stripes;
-  const Groups groups(stripes, threads);
-  const auto place_of = [&](int group) { return body + groups.first_of(group) * bound + output_slack * group; };
-  Outcome found[max_groups];
-  parallel(groups.count, groups.count, [&](int group) {
-    std::uint8_t* at = place_of(group);
-    for (std::int64_t s = groups.first_of(group); s < groups.first_of(group + 1) && !stop_asked(); ++s) {
-      const Outcome written = kernel.encode(map, s, at);
-      if (written.fault != Fault::none) {
-        found[group] = written;
-        return;
-      }
-      table.put(out, s, at, std::size_t(written.nbytes));
-      at += written.nbytes;
-    }
-    found[group].nbytes = at - place_of(group);
-  });
-  std::uint8_t* end = body;
-  for (int group = 0; group < groups.count; ++group) {
-    if (found[group].fault != Fault::none) return found[group];
-    if (group) std::memmove(end, place_of(group), std::size_t(found[group].nbytes));
-    end += found[group].nbytes;
+  if (threads <= 1 || stripes <= 1) {
+    result = encode_run(kernel, map, table, out, 0, stripes, body);
+    if (result.fault == Fault::none) result.nbytes += body - out;
+    return result;
   }
-  result.nbytes = end - out;
+  const std::int64_t run = std::clamp<std::int64_t>(run_nbytes / std::max<std::int64_t>(bound, 1), 1, (stripes + 4 * threads - 1) / (4 * threads));
+  const int count = int((stripes + run - 1) / run);
+  std::vector<Outcome> found(std::size_t(count), Outcome{});
+  std::vector<std::atomic<std::int64_t>> begin(std::size_t(count) + 1);  // of each run in the body; -1: not known yet
+  for (auto& at : begin) at.store(-1, std::memory_order_relaxed);
+  begin[0].store(0);
+  parallel(count, threads, [&](int number) {
+    thread_local std::vector<std::uint8_t> memory;
+    memory.resize(std::max(memory.size(), std::size_t(run * bound + output_slack)));
+    const std::int64_t first = number * run, last = std::min(first + run, stripes);
+    Outcome& mine = found[std::size_t(number)] = encode_run(kernel, map, table, out, first, last, memory.data());
+    const std::int64_t nbytes = mine.fault == Fault::none ? mine.nbytes : 0;
+    std::int64_t at;
+    while ((at = begin[std::size_t(number)].load(std::memory_order_acquire)) < 0) std::this_thread::yield();  // runs are taken in order: it is under way
+    begin[std::size_t(number) + 1].store(at + nbytes, std::memory_order_release);
+    std::memcpy(body + at, memory.data(), std::size_t(nbytes));
+  });
+  for (const Outcome& one : found)
+    if (one.fault != Fault::none) return one;
+  result.nbytes = body - out + begin.back().load();
   return result;
 }
 

@@ -28,10 +28,14 @@ struct Job {
   int count;
   std::atomic<int> next{0};
   Stop* const caller = stop;
+  std::atomic<int> done{0};
   int helpers = 0;  // workers inside; guarded by the pool's mutex
 
   void work() {
-    for (int i; !stop_asked() && (i = next.fetch_add(1, std::memory_order_relaxed)) < count;) run(context, i);
+    for (int i; !stop_asked() && (i = next.fetch_add(1, std::memory_order_relaxed)) < count;) {
+      run(context, i);
+      done.fetch_add(1, std::memory_order_release);
+    }
   }
 };
 
@@ -55,6 +59,7 @@ class Pool {
     if (wanted == 1) wake_.notify_one();
     else wake_.notify_all();
     job.work();
+    for (int i = 0; i < spins && job.done.load(std::memory_order_acquire) < job.count; ++i) pause();  // shorter than a sleep, where loads are even
     std::unique_lock lock(mutex_);
     std::erase(jobs_, &job);  // seats that nobody took
     waiting_.store(int(jobs_.size()), std::memory_order_release);

@@ -55,11 +55,12 @@ std::vector<Cell> cells_of(const ContextModel& m, int64_t rows, int64_t columns)
 }
 
 // Cells of like shapes stand together, so that few lanes wait for others.
-std::vector<uint32_t> in_groups(const std::vector<Cell>& cells, std::vector<uint32_t> order) {
-  std::stable_sort(order.begin(), order.end(), [&](uint32_t a, uint32_t b) {
+inline std::vector<uint32_t> in_groups(const std::vector<Cell>& cells, std::vector<uint32_t> order) {
+  const auto larger = [&](uint32_t a, uint32_t b) {
     const Cell &p = cells[a], &q = cells[b];
     return std::tuple(p.channels, p.rows, p.columns) > std::tuple(q.channels, q.rows, q.columns);
-  });
+  };
+  if (!std::is_sorted(order.begin(), order.end(), larger)) std::stable_sort(order.begin(), order.end(), larger);
   return order;
 }
 

@@ -13,7 +13,7 @@ from tensorpress.core.binary import Buffer, canonical_json, digest, parse_json
 from tensorpress.core.container import MAX_NBYTES
 from tensorpress.core.device import blank, dtype_of, from_host, index_of, is_tensor, launching_beside, stays, to_device, to_host
 from tensorpress.core.errors import InputError, StreamError
-from tensorpress.core.payload import Reader, Writer, check_size, head_bytes, placed, sealed, stripe_count
+from tensorpress.core.payload import Reader, Writer, check_size, index_nbytes, placed, sealed
 from tensorpress.core.stage import Stage
 from tensorpress.core.stream import MAX_FRAME_HEAD_NBYTES, Stream, frame_head, write_frame
 
@@ -189,7 +189,7 @@ class Codec:
         """(start, end) of the frame in `out`: the payload goes where the longest head would end, its own head right before it."""
         first = MAX_FRAME_HEAD_NBYTES
         payload = self._written(x, out[first:], True, reference)
-        head = frame_head(payload, len(head_bytes(x.dtype, x.shape)) + 8 * stripe_count(x.shape), site, plan_id)
+        head = frame_head(payload, index_nbytes(x.dtype, x.shape), site, plan_id)
         out.data[first - len(head) : first] = head
         return first - len(head), first + len(payload)
 

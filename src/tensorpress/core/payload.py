@@ -56,6 +56,12 @@ def head_bytes(dtype: np.dtype, shape: Shape) -> bytes:
     return bytes([DTYPE_CODES[dtype], len(shape)]) + b"".join(varint(n) for n in shape)
 
 
+@lru_cache(1024)
+def index_nbytes(dtype: np.dtype, shape: Shape) -> int:
+    """Bytes of a payload's head and stripe table."""
+    return len(head_bytes(dtype, shape)) + 8 * stripe_count(shape)
+
+
 def check_size(dtype: np.dtype, shape: Shape) -> None:
     """InputError where an array is larger than a payload can be, or its stripes are before any codec has made them shorter."""
     channels, rows, columns = chw(shape)
