@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -67,7 +68,7 @@ class MaxStage(Stage[Array, None]):
     def decode(self, y: None, src: Reader) -> Array:
         check_decodable(src.dtype)
         shape = chw(src.shape)
-        self._check_channels(shape[0], int(np.prod(shape)), StreamError)
+        self._check_channels(shape[0], math.prod(shape), StreamError)
         out = np.zeros(shape, src.dtype if src.dtype in DIRECT else np.float32)
         stripes = [np.frombuffer(src.stripe(), np.uint8) for _ in range(stripe_count(src.shape))]
         if stripes:

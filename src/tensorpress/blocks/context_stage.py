@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -73,7 +74,7 @@ class ContextStage(Stage[Array, None]):
     def decode(self, y: None, src: Reader) -> Array:
         check_decodable(src.dtype)
         shape = chw(src.shape)
-        self._check_channels(shape[0], int(np.prod(shape)), StreamError)
+        self._check_channels(shape[0], math.prod(shape), StreamError)
         out = np.zeros(shape, np.float32)
         stripes = [np.frombuffer(src.stripe(), np.uint8) for _ in range(stripe_count(src.shape))]
         if stripes:
@@ -90,7 +91,7 @@ class ContextStage(Stage[Array, None]):
         src = Reader(payload, max_nbytes=1 << 62)
         check_decodable(src.dtype)
         shape = chw(src.shape)
-        self._check_channels(shape[0], int(np.prod(shape)), StreamError)
+        self._check_channels(shape[0], math.prod(shape), StreamError)
         places = [box for stripe in range(stripe_count(src.shape)) for box in boxes(shape, stripe)]
         if not 0 <= cell < len(places):
             raise InputError(f"cell {cell} does not exist: the payload has {len(places)}, numbered from 0")
