@@ -25,6 +25,10 @@ struct Encoder {
     int offset = 0;  // around planes
     alignas(64) int16_t keys[block][strands][lanes][area];  // class << 8 | value, of each lane
     alignas(64) int16_t across[strands][area][lanes];
+    alignas(64) uint16_t low[strands][area][lanes];    // of states, a channel's
+    alignas(64) uint8_t leaves[strands][area][lanes];  // 255 where that is a word of the lane
+    alignas(64) uint16_t lane_low[lanes][area];
+    alignas(64) uint8_t lane_leaves[lanes][area];
     alignas(64) uint8_t words[strands * lanes][words_nbytes];
   };
   Memory& memory = kept<Memory>();
@@ -92,12 +96,10 @@ struct Encoder {
   template <int used>
   void code(uint32_t* states, uint32_t* ends) {
     const int* const entries = reinterpret_cast<const int*>(m.lanes.encode.data());
-    __m512i state[2 * used], end[2 * used];
-    for (int h = 0; h < 2 * used; ++h) {
-      state[h] = _mm512_set1_epi32(first_state);
-      const __m512i lane = _mm512_add_epi32(_mm512_setr_epi32(1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16), _mm512_set1_epi32(16 * h));
-      end[h] = _mm512_mullo_epi32(lane, _mm512_set1_epi32(words_nbytes));
-    }
+    __m512i state[2 * used];
+    for (int h = 0; h < 2 * used; ++h) state[h] = _mm512_set1_epi32(first_state);
+    for (int l = 0; l < used * lanes; ++l) ends[l] = uint32_t(l + 1) * words_nbytes;
+    std::memset(memory.leaves, 0, sizeof memory.leaves);
     for (int c = extent.channels; c-- > 0;) {
       for (int g = 0; g < used; ++g) turned(memory.keys[c][g], memory.across[g]);
       for (int y = extent.rows; y-- > 0;)
@@ -110,9 +112,8 @@ struct Encoder {
             const __m512i frequency = _mm512_srli_epi32(e, 20), k = _mm512_and_si512(_mm512_srli_epi32(e, 4), _mm512_set1_epi32(7));
             const __m512i room = _mm512_sub_epi32(_mm512_set1_epi32(32 - bits), k);
             const __mmask16 full = _mm512_mask_cmpge_epu32_mask(on, _mm512_srlv_epi32(state[h], room), frequency);
-            end[h] = _mm512_mask_sub_epi32(end[h], full, end[h], _mm512_set1_epi32(2));
-            // the word is the upper half of what is written; the lower half lies where the next one will
-            _mm512_mask_i32scatter_epi32(&memory.words[0][0] - 2, full, end[h], _mm512_slli_epi32(state[h], 16), 1);
+            _mm256_store_si256(reinterpret_cast<__m256i*>(memory.low[h / 2][side * y + i]) + h % 2, _mm512_cvtepi32_epi16(state[h]));
+            _mm_store_si128(reinterpret_cast<__m128i*>(memory.leaves[h / 2][side * y + i]) + h % 2, _mm_movm_epi8(full));
             const __m512i x0 = _mm512_mask_srli_epi32(state[h], full, state[h], 16);
             const __m512i y0 = _mm512_or_si512(_mm512_sllv_epi32(x0, k), _mm512_and_si512(e, _mm512_set1_epi32(15)));
             // the quotient is below 2^21: the float's is less than one away
@@ -129,8 +130,25 @@ struct Encoder {
             const __m512i next = _mm512_add_epi32(_mm512_slli_epi32(quotient, bits), _mm512_add_epi32(rest, start));
             state[h] = _mm512_mask_mov_epi32(state[h], on, next);
           }
+      for (int g = 0; g < used; ++g) keep_words(g, ends + g * lanes);
     }
-    for (int h = 0; h < 2 * used; ++h) _mm512_store_si512(states + 16 * h, state[h]), _mm512_store_si512(ends + 16 * h, end[h]);
+    for (int h = 0; h < 2 * used; ++h) _mm512_store_si512(states + 16 * h, state[h]);
+  }
+
+  // The words of a channel, lane by lane, below those of the channels after it.
+  void keep_words(int strand, uint32_t* ends) {
+    turned_back(memory.low[strand], memory.lane_low);
+    turned_back(memory.leaves[strand], memory.lane_leaves);
+    for (int l = 0; l < lanes; ++l) {
+      const uint64_t leave = _mm512_movepi8_mask(_mm512_load_si512(memory.lane_leaves[l]));
+      for (int half = 1; half >= 0; --half) {
+        const auto here = uint32_t(leave >> 32 * half);
+        const int count = std::popcount(here);
+        ends[l] -= 2 * uint32_t(count);
+        const __m512i words = _mm512_maskz_compress_epi16(here, _mm512_load_si512(memory.lane_low[l] + 32 * half));
+        _mm512_mask_storeu_epi16(&memory.words[0][0] + ends[l], uint32_t((uint64_t{1} << count) - 1), words);
+      }
+    }
   }
 };
 

@@ -32,7 +32,27 @@ inline void turned(const int16_t (*from)[area], int16_t (*to)[lanes]) {
     }
 }
 
-// The way back, of bytes: to[lane][i] = from[i][lane].
+// The way back: to[lane][i] = from[i][lane].
+inline void turned_back(const uint16_t (*from)[lanes], uint16_t (*to)[area]) {
+  for (int i = 0; i < area; i += 8) {
+    __m512i r[8], s[8];
+    for (int k = 0; k < 8; ++k) r[k] = _mm512_load_si512(from[i + k]);
+    for (int k = 0; k < 8; k += 2) s[k] = _mm512_unpacklo_epi16(r[k], r[k + 1]), s[k + 1] = _mm512_unpackhi_epi16(r[k], r[k + 1]);
+    for (int k = 0; k < 8; k += 4) {
+      r[k] = _mm512_unpacklo_epi32(s[k], s[k + 2]), r[k + 1] = _mm512_unpackhi_epi32(s[k], s[k + 2]);
+      r[k + 2] = _mm512_unpacklo_epi32(s[k + 1], s[k + 3]), r[k + 3] = _mm512_unpackhi_epi32(s[k + 1], s[k + 3]);
+    }
+    for (int k = 0; k < 4; ++k) s[2 * k] = _mm512_unpacklo_epi64(r[k], r[k + 4]), s[2 * k + 1] = _mm512_unpackhi_epi64(r[k], r[k + 4]);
+    for (int k = 0; k < 8; ++k) {  // s[k]: eight values of lanes k, 8 + k, 16 + k, 24 + k
+      _mm_store_si128(reinterpret_cast<__m128i*>(to[k] + i), _mm512_castsi512_si128(s[k]));
+      _mm_store_si128(reinterpret_cast<__m128i*>(to[8 + k] + i), _mm512_extracti32x4_epi32(s[k], 1));
+      _mm_store_si128(reinterpret_cast<__m128i*>(to[16 + k] + i), _mm512_extracti32x4_epi32(s[k], 2));
+      _mm_store_si128(reinterpret_cast<__m128i*>(to[24 + k] + i), _mm512_extracti32x4_epi32(s[k], 3));
+    }
+  }
+}
+
+// The same, of bytes.
 inline void turned_back(const uint8_t (*from)[lanes], uint8_t (*to)[area]) {
   for (int i = 0; i < area; i += 16) {
     __m256i r[16], s[16];
