@@ -93,11 +93,18 @@ def speed() -> str:
 
 
 def goals() -> str:
+    """Of calls and of memory, where every codec has a goal, the worst."""
     facts = json.loads((ROOT / "results" / "bench-resnet50.facts.json").read_text())["goals"]
     verdict = {True: "met", False: "not met", None: "not measured"}
+    shown = [g for g in facts if not g["goal"].endswith(("over kernel", "peak memory / tensor"))]
+    for end in ("over kernel", "peak memory / tensor"):
+        some = [g for g in facts if g["goal"].endswith(end) and g["measured"] is not None]
+        if some:
+            worst = max(some, key=lambda g: g["measured"])
+            shown.append({**worst, "goal": f"worst of {len(some)}: {worst['goal']}"})
     lines = [
         [g["goal"], f"{'≤' if g['most'] else '≥'} {g['bound']:g} {g['unit']}", "-" if g["measured"] is None else f"{g['measured']:.2f}", verdict[g["met"]]]
-        for g in facts
+        for g in shown
     ]
     return table(["", "wanted", "measured", ""], lines)
 
