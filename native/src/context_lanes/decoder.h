@@ -29,7 +29,7 @@ struct Decoder {
     alignas(64) uint8_t values[area][lanes], classes[area][lanes];
     alignas(64) uint8_t lane_values[lanes][area], lane_classes[lanes][area];
     alignas(64) int16_t weights[context_spatial][lanes];
-    alignas(64) int16_t roots[side + 2][side + 4][lanes];  // by row and column, two zeros before
+    alignas(64) int16_t roots[side + 2][side + 4][lanes];  // by row and column, behind two of nothing
   };
   struct Memory {
     Strand strand[strands];
