@@ -9,14 +9,6 @@
 namespace tensorpress {
 namespace {
 
-const MaxBody& body() {
-#if defined(TP_X86)
-  return choose(scalar::max_body, avx2::max_body, avx512::max_body);
-#else
-  return scalar::max_body;
-#endif
-}
-
 // The parts of a map, stripe by stripe.
 struct Parts {
   const MapView& map;
@@ -40,7 +32,7 @@ void max_encode(const MaxModel& model, const MapView& map, const float* before, 
   const Parts parts(model, map, before, whole);
   std::vector<std::vector<std::uint8_t>> found(static_cast<std::size_t>(parts.count));
   parallel(static_cast<int>(parts.count), threads, [&](int i) {
-    body().encode(model, parts.task(i), {lagrangian[parts.stripe_of(i)], rounding}, found[static_cast<std::size_t>(i)], decoded, trace);
+    TP_CHOOSE(max_body).encode(model, parts.task(i), {lagrangian[parts.stripe_of(i)], rounding}, found[static_cast<std::size_t>(i)], decoded, trace);
   });
   stripes.assign(static_cast<std::size_t>(parts.stripes), {});
   for (std::int64_t s = 0; s < parts.stripes; ++s) {
@@ -76,7 +68,7 @@ std::int64_t max_decode(const MaxModel& model, const std::vector<MaxBytes>& stri
   std::vector<std::uint8_t> good(part.size(), 1);
   parallel(static_cast<int>(parts.count), threads, [&](int i) {
     const std::size_t number = static_cast<std::size_t>(i);
-    good[number] = body().decode(model, parts.task(i), part[number].data, part[number].nbytes);
+    good[number] = TP_CHOOSE(max_body).decode(model, parts.task(i), part[number].data, part[number].nbytes);
   });
   const auto bad = std::find(good.begin(), good.end(), 0);
   return bad == good.end() ? -1 : parts.stripe_of(bad - good.begin());

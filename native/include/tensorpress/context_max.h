@@ -90,10 +90,8 @@ struct MaxBody {
 };
 
 namespace scalar { extern const MaxBody max_body; }
-#if defined(TP_X86)
 namespace avx2 { extern const MaxBody max_body; }
 namespace avx512 { extern const MaxBody max_body; }
-#endif
 
 // Every stripe of the map; the first `whole` of them in one part, the others' parts one after another, each but the last behind its size.
 void max_encode(const MaxModel& model, const MapView& map, const float* before, std::int64_t whole, int threads, const double* lagrangian, double rounding,

@@ -6,7 +6,6 @@
 #include <bit>
 #include <cstring>
 #include <memory>
-#include <span>
 #include <tuple>
 #include <vector>
 
@@ -93,10 +92,9 @@ Memory& kept() {
 
 // What stands around planes is the offset of the model at hand.
 template <class Memory>
-void surround(Memory& memory, int offset, std::span<Plane> planes, Plane& then) {
+void surround(Memory& memory, int offset) {
   if (memory.offset == offset) return;
-  for (Plane& plane : planes) std::memset(plane.at, offset, sizeof plane.at);
-  std::memset(then.at, offset, sizeof then.at);
+  memory.each_plane([&](Plane& plane) { std::memset(plane.at, offset, sizeof plane.at); });
   memory.offset = offset;
 }
 

@@ -35,16 +35,18 @@ struct Decoder {
     Strand strand[strands];
     Plane then;
     int offset = 0;  // around planes
+    void each_plane(auto&& visit) {
+      for (Strand& one : strand)
+        for (auto& cell : one.planes)
+          for (Plane& plane : cell) visit(plane);
+      visit(then);
+    }
   };
   Memory& memory = kept<Memory>();
 
   Decoder(const ContextModel& model, const MapView* before, const MapView& out, const uint8_t* payload, int64_t nbytes)
       : m(model), lookups(model), before(before), out(out), payload(payload), last(uint32_t(nbytes - 4)), exact(out.element != Element::f32) {
-    const int before_this = memory.offset;
-    for (Strand& strand : memory.strand) {
-      memory.offset = before_this;
-      surround(memory, m.lanes.offset, {&strand.planes[0][0], lanes * block}, memory.then);
-    }
+    surround(memory, m.lanes.offset);
   }
 
   // A cell that has no words: all zeros, or a byte for each value. False where a value is none of the model's.

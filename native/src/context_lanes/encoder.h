@@ -23,6 +23,10 @@ struct Encoder {
   struct Memory {
     Plane planes[block], then;
     int offset = 0;  // around planes
+    void each_plane(auto&& visit) {
+      for (Plane& plane : planes) visit(plane);
+      visit(then);
+    }
     alignas(64) int16_t keys[block][strands][lanes][area];  // class << 8 | value, of each lane
     alignas(64) int16_t across[strands][area][lanes];
     alignas(64) uint16_t low[strands][area][lanes];    // of states, a channel's
@@ -35,7 +39,7 @@ struct Encoder {
 
   Encoder(const ContextModel& model, const MapView& x, const MapView* before, std::vector<Cell>& cells, uint8_t* bodies, uint32_t next)
       : m(model), lookups(model), x(x), before(before), cells(cells), bodies(bodies), next(next) {
-    surround(memory, m.lanes.offset, {&memory.planes[0], block}, memory.then);
+    surround(memory, m.lanes.offset);
   }
 
   void take(uint32_t number) {

@@ -6,7 +6,6 @@ two adaptive rows of 16 symbols, picked by the class and by what lies around, ar
 
 from __future__ import annotations
 
-import math
 import struct
 import zlib
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tensorpress import _native
-from tensorpress.blocks.context_model import Alphabet, Bins, features, inflated, steps_of
+from tensorpress.blocks.context_model import Alphabet, Bins, LayerModel, Planes, features
 from tensorpress.core.errors import InputError
 
 SYMBOLS, NEAR, OTHER, GRID = 16, 8, 4, 64
@@ -69,7 +68,7 @@ class Grid:
 
 
 @dataclass(frozen=True, eq=False)
-class MaxModel:
+class MaxModel(LayerModel):
     """One layer's model. Arrays by channel unless said otherwise."""
 
     linear: bool  # predictions see values, not their roots
@@ -88,22 +87,6 @@ class MaxModel:
     bits: NDArray[np.uint8]  # [classes, symbols]: a symbol is 2^bits values
     codes: NDArray[np.uint8]  # [classes, 1 + 2 rows, symbols]: of the class, then of its rows of either kind
     centroid: NDArray[np.int8]  # [classes, 4], 1/128 of a step: added to magnitudes 0, 1, 2 and above
-
-    @property
-    def channels(self) -> int:
-        return len(self.exponents)
-
-    @property
-    def earlier(self) -> int:
-        return int(self.channel.shape[1])
-
-    @property
-    def classes(self) -> int:
-        return self.bins.classes
-
-    @cached_property
-    def steps(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        return steps_of(self.base, self.exponents)
 
     @cached_property
     def roots(self) -> NDArray[np.int16]:
@@ -185,14 +168,6 @@ class MaxModel:
         return zlib.compress(head + b"".join(np.ascontiguousarray(p).tobytes() for p in planes), 9)
 
     @classmethod
-    def from_bytes(cls, data: Any) -> MaxModel:
-        """InputError on anything but what `to_bytes` writes."""
-        try:
-            return cls._parsed(inflated(bytes(data)))
-        except (struct.error, zlib.error, ValueError, OverflowError, TypeError) as error:
-            raise InputError(f"context model is damaged: {error}") from None
-
-    @classmethod
     def _parsed(cls, data: bytes) -> MaxModel:
         flags, low, high, channels, earlier, parts, base = struct.unpack_from(HEAD, data)
         at = struct.calcsize(HEAD)
@@ -202,20 +177,13 @@ class MaxModel:
             raise InputError(f"context model: flags {flags}, values -{low} to {high}, step {base}, {earlier} channels, {parts} parts do not go together")
         bins, at = Bins.from_bytes(data, at)
         reference, classes = bool(flags & 4), bins.classes
-
-        def take(dtype: str, *shape: int) -> Array:
-            nonlocal at
-            n = math.prod(shape)
-            array = np.frombuffer(data, dtype, n, at).reshape(shape)
-            at += array.nbytes
-            return array
-
+        planes = Planes(data, at)
+        take = planes.take
         exponents, bias = take("i1", channels), take("<i2", channels)
         channel, weights = take("<i2", earlier, channels).T, take("i1", features(earlier, reference), channels).T
         group, centroid, edges = take("u1", channels), take("i1", 4, classes).T, take("u1", EDGES, classes).T
         bits, codes = take("u1", SYMBOLS, classes).T, take("u1", SYMBOLS, 1 + 2 * ROWS, classes).T.copy()
-        if at != len(data):
-            raise InputError(f"context model ends at byte {at} of {len(data)}")
+        planes.end()
         codes[:, 1:] += codes[:, :1]
         if (group.size and group.max() >= NEAR) or codes.max() > 127:
             raise InputError("context model: a group or a code is out of range")
@@ -228,7 +196,5 @@ class MaxModel:
         model = cls(bool(flags & 2), reference, low, high, parts, base, exponents, channel, weights, bias, group, bins, edges, bits, codes, centroid)
         if (channel >= np.arange(channels)[:, None]).any() or (channel < -1).any():
             raise InputError("context model: a channel is predicted from one that is not coded before it")
-        step, reciprocal = model.steps
-        if channels and not (np.isfinite(reciprocal).all() and step.min() > 1e-38):
-            raise InputError("context model: a channel's step is out of range")
+        model.check_steps()
         return model

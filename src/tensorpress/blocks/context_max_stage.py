@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tensorpress.blocks.context_max_model import MaxModel, whole_stripes
-from tensorpress.blocks.context_stage import CAP_ROUNDS, plane
+from tensorpress.blocks.context_stage import capped, plane
 from tensorpress.blocks.uniform import check_decodable, restore
 from tensorpress.core.errors import InputError, StreamError
 from tensorpress.core.payload import STRIPE_ROWS, Reader, Writer, chw, stripe_count
@@ -55,12 +55,12 @@ class MaxStage(Stage[Array, None]):
             budget = part.size / self.cap - 8 - (out.head_nbytes + 12 if number == 0 else 0)
             whole = int(number < whole_stripes(len(stripes)))
             price = max(self.lagrangian, 0.05)
-            for _ in range(CAP_ROUNDS):
-                if len(data) <= budget:
-                    break
-                price *= 2
-                (data,) = self.model.native.encode(part, beside, whole, [price], self.rounding, threads(part.size))
-            stripes[number] = data if len(data) <= budget else b""
+
+            def encode(price: float) -> bytes:
+                (found,) = self.model.native.encode(part, beside, whole, [price], self.rounding, threads(part.size))  # noqa: B023
+                return found  # type: ignore[no-any-return]
+
+            stripes[number] = capped(data, budget, price, encode)
             if decoded is not None:
                 self.model.native.decode([np.frombuffer(stripes[number], np.uint8)], beside, whole, decoded[:, rows], 1)
         return stripes

@@ -10,9 +10,10 @@ from __future__ import annotations
 import math
 import struct
 import zlib
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +31,7 @@ STEPS_PER_OCTAVE = 8
 FRACTIONS = tuple(math.isqrt(math.isqrt(math.isqrt(1 << 240 + e))) / (1 << 30) for e in range(8))  # 2^(e / 8) to 30 bits: integers only
 
 Array = NDArray[Any]
+Model = TypeVar("Model", bound="LayerModel")
 
 
 def magnitude_token(m: int) -> tuple[int, int, int]:
@@ -126,8 +128,68 @@ def steps_of(base: float, exponents: NDArray[np.int8]) -> tuple[NDArray[np.float
     return step, np.float32(1) / step
 
 
+class Planes:
+    """Arrays out of an unpacked model, one after another."""
+
+    def __init__(self, data: bytes, at: int) -> None:
+        self.data, self.at = data, at
+
+    def take(self, dtype: str, *shape: int) -> Array:
+        array = np.frombuffer(self.data, dtype, math.prod(shape), self.at).reshape(shape)
+        self.at += array.nbytes
+        return array
+
+    def end(self) -> None:
+        """InputError where bytes are left."""
+        if self.at != len(self.data):
+            raise InputError(f"context model ends at byte {self.at} of {len(self.data)}")
+
+
+class LayerModel(ABC):
+    """What the models of both back-ends are: predictors with a step a channel, and classes of predictions."""
+
+    base: float
+    exponents: NDArray[np.int8]
+    channel: NDArray[np.int16]
+    bins: Bins
+
+    @property
+    def channels(self) -> int:
+        return len(self.exponents)
+
+    @property
+    def earlier(self) -> int:
+        return int(self.channel.shape[1])
+
+    @property
+    def classes(self) -> int:
+        return self.bins.classes
+
+    @cached_property
+    def steps(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        return steps_of(self.base, self.exponents)
+
+    def check_steps(self) -> None:
+        step, reciprocal = self.steps
+        if self.channels and not (np.isfinite(reciprocal).all() and step.min() > 1e-38):
+            raise InputError("context model: a channel's step is out of range")
+
+    @classmethod
+    def from_bytes(cls: type[Model], data: Any) -> Model:
+        """InputError on anything but what `to_bytes` writes."""
+        try:
+            return cls._parsed(inflated(bytes(data)))
+        except (struct.error, zlib.error, ValueError, OverflowError, TypeError) as error:
+            raise InputError(f"context model is damaged: {error}") from None
+
+    @classmethod
+    @abstractmethod
+    def _parsed(cls: type[Model], data: bytes) -> Model:
+        """What `to_bytes` packed."""
+
+
 @dataclass(frozen=True, eq=False)
-class ContextModel:
+class ContextModel(LayerModel):
     """One layer's model. Arrays by channel unless said otherwise."""
 
     linear: bool  # predictions see values, not their roots
@@ -144,28 +206,12 @@ class ContextModel:
     centroid: NDArray[np.int8]  # [classes, 4], 1/128 of a step: added to magnitudes 0, 1, 2 and above
 
     @property
-    def channels(self) -> int:
-        return len(self.exponents)
-
-    @property
-    def earlier(self) -> int:
-        return int(self.channel.shape[1])
-
-    @property
     def features(self) -> int:
         return features(self.earlier, self.reference)
 
     @cached_property
     def alphabet(self) -> Alphabet:
         return Alphabet(self.low, self.high)
-
-    @cached_property
-    def steps(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        return steps_of(self.base, self.exponents)
-
-    @property
-    def classes(self) -> int:
-        return self.bins.classes
 
     @cached_property
     def cdf(self) -> NDArray[np.uint32]:
@@ -206,14 +252,6 @@ class ContextModel:
         return zlib.compress(head + b"".join(np.ascontiguousarray(p).tobytes() for p in planes), 9)
 
     @classmethod
-    def from_bytes(cls, data: Any) -> ContextModel:
-        """InputError on anything but what `to_bytes` writes."""
-        try:
-            return cls._parsed(inflated(bytes(data)))
-        except (struct.error, zlib.error, ValueError, OverflowError, TypeError) as error:
-            raise InputError(f"context model is damaged: {error}") from None
-
-    @classmethod
     def _parsed(cls, data: bytes) -> ContextModel:
         flags, low, high, channels, earlier, bin_count, tokens, base = struct.unpack_from("<BBBIBBBf", data)
         at = struct.calcsize("<BBBIBBBf")
@@ -225,30 +263,21 @@ class ContextModel:
         if tokens != Alphabet(low, high).tokens:
             raise InputError(f"context model: {tokens} tokens; values from -{low} to {high} have {Alphabet(low, high).tokens}")
         bins, at = Bins.from_bytes(data, at, FAST_BINS)
-
-        def take(dtype: str, *shape: int) -> Array:
-            nonlocal at
-            n = math.prod(shape)
-            array = np.frombuffer(data, dtype, n, at).reshape(shape)
-            at += array.nbytes
-            return array
-
+        planes = Planes(data, at)
+        take = planes.take
         exponents, bias = take("i1", channels), take("<i2", channels)
         channel, weights = take("<i2", earlier, channels).T, take("i1", features(earlier, reference), channels).T
         group, centroid = take("u1", channels), take("i1", 4, bins.classes).T
         frequencies = take("<u2", tokens, bins.classes).T
         if (frequencies.sum(axis=1, dtype=np.int64) + tokens != 1 << TABLE_BITS).any():
             raise InputError("context model: the frequencies of a class do not sum to 2^11")
-        if at != len(data):
-            raise InputError(f"context model ends at byte {at} of {len(data)}")
+        planes.end()
         if group.any() or (channel >= np.arange(channels)[:, None]).any() or (channel < -1).any():
             raise InputError("context model: a channel is predicted from one that is not coded before it, or has a group")
         if earlier and (np.where(channel < 0, np.arange(channels)[:, None], channel) // 32 != np.arange(channels)[:, None] // 32).any():
             raise InputError("context model: a channel is predicted from one outside its cell")
         model = cls(linear, reference, low, high, base, exponents, channel, weights, bias, bins, frequencies, centroid)
-        step, reciprocal = model.steps
-        if channels and not (np.isfinite(reciprocal).all() and step.min() > 1e-38):
-            raise InputError("context model: a channel's step is out of range")
+        model.check_steps()
         return model
 
 

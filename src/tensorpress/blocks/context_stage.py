@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,16 @@ CAP_ROUNDS = 12  # doublings of the price of a bit before a stripe is written as
 def plane(x: Array | None, codec: str) -> NDArray[np.float32] | None:
     """(C, H, W) contiguous float32."""
     return None if x is None else as_float32(x, codec).reshape(chw(x.shape))
+
+
+def capped(data: bytes, budget: float, price: float, encode: Callable[[float], bytes]) -> bytes:
+    """A stripe within its budget: `data`, or what `encode` writes at twice the price of a bit each round; no bytes, which are zeros, where even that does not do."""
+    for _ in range(CAP_ROUNDS):
+        if len(data) <= budget:
+            break
+        price *= 2
+        data = encode(price)
+    return data if len(data) <= budget else b""
 
 
 class ContextStage(Stage[Array, None]):
@@ -59,12 +70,12 @@ class ContextStage(Stage[Array, None]):
             part, beside = np.ascontiguousarray(values[:, rows]), None if before is None else np.ascontiguousarray(before[:, rows])
             budget = part.size / self.cap - 8 - (out.head_nbytes + 12 if number == 0 else 0)
             price = max(self.lagrangian, 0.05)
-            for _ in range(CAP_ROUNDS):
-                if len(data) <= budget:
-                    break
-                price *= 2
-                (data,) = self.model.native.encode(part, beside, [price], self.rounding, 1, values.shape[1])
-            stripes[number] = data if len(data) <= budget else b""
+
+            def encode(price: float) -> bytes:
+                (found,) = self.model.native.encode(part, beside, [price], self.rounding, 1, values.shape[1])  # noqa: B023
+                return found  # type: ignore[no-any-return]
+
+            stripes[number] = capped(data, budget, price, encode)
             if decoded is not None:
                 again = np.zeros(part.shape, np.float32)
                 self.model.native.decode([np.frombuffer(stripes[number], np.uint8)], beside, again, 1, -1, values.shape[1])
