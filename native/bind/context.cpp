@@ -81,7 +81,7 @@ void check(const ContextModel& m, std::size_t channels, const nb::object& before
 }
 
 using Source = nb::ndarray<nb::ro, nb::ndim<3>, nb::c_contig, nb::device::cpu>;
-using Target = nb::ndarray<nb::ndim<3>, nb::c_contig, nb::device::cpu>;
+using Target = Sink<nb::ndim<3>, nb::c_contig, nb::device::cpu>;
 
 template <class Array>
 MapView laned_view(const Array& map, const ContextModel& m) {
@@ -108,15 +108,10 @@ nb::object encode_lanes(const ContextModel& m, const Source& x, std::optional<So
   const bool referenced = with_reference(m, before, map, reference);
   const std::int64_t capacity = context_lanes_capacity(m, map.rows, map.columns, head.size());
   if (out && std::int64_t(out->size()) < capacity) return nb::none();
-  nb::object own;
-  if (!out && !(own = nb::steal(PyBytes_FromStringAndSize(nullptr, Py_ssize_t(capacity)))).is_valid()) throw nb::python_error();
-  std::uint8_t* const to = out ? out->data() : reinterpret_cast<std::uint8_t*>(PyBytes_AS_STRING(own.ptr()));
+  Room room(out, capacity);
   std::int64_t nbytes;
-  without_gil([&] { nbytes = context_lanes_encode(m, map, referenced ? &reference : nullptr, reinterpret_cast<const std::uint8_t*>(head.c_str()), head.size(), to, threads); });
-  if (out) return nb::int_(nbytes);
-  PyObject* cut = own.release().ptr();
-  if (_PyBytes_Resize(&cut, Py_ssize_t(nbytes)) != 0) throw nb::python_error();
-  return nb::steal(cut);
+  without_gil([&] { nbytes = context_lanes_encode(m, map, referenced ? &reference : nullptr, reinterpret_cast<const std::uint8_t*>(head.c_str()), head.size(), room.data(), threads); });
+  return room.filled(nbytes);
 }
 
 nb::tuple decode_lanes(const ContextModel& m, const Bytes& payload, std::size_t head_nbytes, std::optional<Source> before, const Target& out, int threads) {

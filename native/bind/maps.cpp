@@ -16,7 +16,7 @@ namespace {
 
 using namespace tensorpress;
 using Source = nb::ndarray<nb::ro, nb::ndim<3>, nb::device::cpu>;  // any strides
-using Target = nb::ndarray<nb::ndim<3>, nb::device::cpu>;
+using Target = Sink<nb::ndim<3>, nb::device::cpu>;
 using Table = nb::ndarray<const std::uint8_t, nb::shape<256>, nb::c_contig, nb::device::cpu>;
 using Result = std::tuple<nb::object, int, std::int64_t, std::int64_t, std::int64_t>;  // payload or its size, fault, stripe, cell, at
 
@@ -36,17 +36,11 @@ Result failed(const Outcome& o) { return {nb::none(), int(o.fault), o.stripe, o.
 Result encode(const MapKernel& kernel, const Source& map, float reciprocal, nb::bytes head, std::optional<ByteSink> out, int threads) {
   const MapView view = bounded_view(map, kernel, reciprocal, 1);
   const auto* const head_data = reinterpret_cast<const std::uint8_t*>(head.c_str());
-  const std::int64_t capacity = out ? std::int64_t(out->size()) : max_payload_nbytes(kernel, view, head.size());
-  nb::object own;
-  if (!out && !(own = nb::steal(PyBytes_FromStringAndSize(nullptr, Py_ssize_t(capacity)))).is_valid()) throw nb::python_error();
-  std::uint8_t* const to = out ? out->data() : reinterpret_cast<std::uint8_t*>(PyBytes_AS_STRING(own.ptr()));
+  Room room(out, out ? 0 : max_payload_nbytes(kernel, view, head.size()));
   Outcome outcome;
-  without_gil([&] { outcome = encode_payload(kernel, view, head_data, head.size(), to, capacity, threads); });
+  without_gil([&] { outcome = encode_payload(kernel, view, head_data, head.size(), room.data(), room.size(), threads); });
   if (outcome.fault != Fault::none) return failed(outcome);
-  if (out) return {nb::int_(outcome.nbytes), 0, 0, 0, 0};
-  PyObject* cut = own.release().ptr();
-  if (_PyBytes_Resize(&cut, Py_ssize_t(outcome.nbytes)) != 0) throw nb::python_error();
-  return {nb::steal(cut), 0, 0, 0, 0};
+  return {room.filled(outcome.nbytes), 0, 0, 0, 0};
 }
 
 Result decode(const MapKernel& kernel, const Bytes& payload, std::size_t head_nbytes, const Target& map, float scale, int threads) {

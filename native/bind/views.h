@@ -1,7 +1,33 @@
 // Arrays as kernels see them.
 #pragma once
+#include <optional>
+
 #include "bind.h"
 #include "tensorpress/map.h"
+
+// Where a payload is written: the caller's buffer, or bytes of our own that are cut to size where they lie.
+class Room {
+ public:
+  Room(const std::optional<ByteSink>& out, std::int64_t needed) : out_(out), nbytes_(out ? std::int64_t(out->size()) : needed) {
+    if (!out && !(own_ = nb::steal(PyBytes_FromStringAndSize(nullptr, Py_ssize_t(needed)))).is_valid()) throw nb::python_error();
+    data_ = out ? out->data() : reinterpret_cast<std::uint8_t*>(PyBytes_AS_STRING(own_.ptr()));
+  }
+  std::int64_t size() const { return nbytes_; }
+  std::uint8_t* data() const { return data_; }
+  // How many bytes were written, or the bytes.
+  nb::object filled(std::int64_t nbytes) {
+    if (out_) return nb::int_(nbytes);
+    PyObject* cut = own_.release().ptr();
+    if (_PyBytes_Resize(&cut, Py_ssize_t(nbytes)) != 0) throw nb::python_error();
+    return nb::steal(cut);
+  }
+
+ private:
+  const std::optional<ByteSink>& out_;
+  std::int64_t nbytes_;
+  nb::object own_;
+  std::uint8_t* data_;
+};
 
 // A (C, H, W) array of any strides. Where it is read only, a kernel must only read it.
 template <class Array>

@@ -1,5 +1,7 @@
 #include "tensorpress/context.h"
 
+#include "tensorpress/isa.h"
+
 #include <algorithm>
 #include <bit>
 #include <cmath>
@@ -273,7 +275,7 @@ void ContextModel::prepare() {
     const std::uint32_t* const c = cdf.data() + static_cast<std::size_t>(row) * (tokens + 1);
     for (int t = 0; t < tokens; ++t) slots.insert(slots.end(), c[t + 1] - c[t], static_cast<std::uint16_t>(t));
   }
-  prepare_lanes();
+  if (isa() == Isa::avx512) prepare_lanes();
 }
 
 void context_encode(const ContextModel& m, const float* x, const float* before, std::size_t plane, int rows, int columns, int map_rows,
