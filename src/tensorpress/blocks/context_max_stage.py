@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tensorpress.blocks.context_max_model import MaxModel, whole_stripes
 from tensorpress.blocks.context_stage import capped, plane
 from tensorpress.blocks.uniform import check_decodable, restore
-from tensorpress.core.errors import InputError, StreamError
+from tensorpress.core.errors import InputError, StreamError, StripeError
 from tensorpress.core.payload import STRIPE_ROWS, Reader, Writer, chw, stripe_count
 from tensorpress.core.stage import Stage
 from tensorpress.core.threads import threads
@@ -74,7 +74,7 @@ class MaxStage(Stage[Array, None]):
         if stripes:
             bad = self.model.native.decode(stripes, plane(src.reference, self.codec), whole_stripes(len(stripes)), out, threads(out.size))
             if bad >= 0:
-                raise StreamError(f"stripe {bad} is damaged: its {len(stripes[bad])} bytes are not {self.codec} data of this shape")
+                raise StripeError(bad, f"its {len(stripes[bad])} bytes are not {self.codec} data of this shape")
         return (out if src.dtype in DIRECT else restore(out, src.dtype)).reshape(src.shape)
 
     def _check_channels(self, channels: int, size: int, error: type[Exception]) -> None:

@@ -13,7 +13,7 @@ from tensorpress.blocks.cells import Box, boxes
 from tensorpress.blocks.context_model import ContextModel
 from tensorpress.blocks.uniform import as_float32, check_decodable, restore
 from tensorpress.core.binary import Buffer
-from tensorpress.core.errors import InputError, StreamError
+from tensorpress.core.errors import InputError, StreamError, StripeError
 from tensorpress.core.payload import STRIPE_ROWS, Reader, Writer, chw, stripe_count
 from tensorpress.core.stage import Stage
 from tensorpress.core.threads import threads
@@ -91,7 +91,7 @@ class ContextStage(Stage[Array, None]):
         if stripes:
             bad = self.model.native.decode(stripes, plane(src.reference, self.codec), out, threads(out.size))
             if bad >= 0:
-                raise StreamError(f"stripe {bad} is damaged: its {len(stripes[bad])} bytes are not {self.codec} data of this shape")
+                raise StripeError(bad, f"its {len(stripes[bad])} bytes are not {self.codec} data of this shape")
         return restore(out, src.dtype).reshape(src.shape)
 
     def decode_cell(self, payload: Buffer, cell: int, reference: Array | None = None) -> tuple[Box, Array]:
@@ -115,7 +115,7 @@ class ContextStage(Stage[Array, None]):
         beside = None if before is None else np.ascontiguousarray(before[:, box.rows])
         first = next(i for i, b in enumerate(places) if b.rows == box.rows)
         if self.model.native.decode([data], beside, out, 1, cell - first, shape[1]) >= 0:
-            raise StreamError(f"stripe {stripe} is damaged: its {len(data)} bytes are not {self.codec} data of this shape")
+            raise StripeError(stripe, f"its {len(data)} bytes are not {self.codec} data of this shape", src.place(stripe))
         return box, restore(out[box.channels, :, box.columns], src.dtype)
 
     def _check_channels(self, channels: int, size: int, error: type[Exception] | None = None) -> None:

@@ -21,7 +21,7 @@ from tensorpress.blocks import dct
 from tensorpress.blocks.levels import TOP, Array, LevelMap, Levels
 from tensorpress.core.card import Card
 from tensorpress.core.codec import Codec
-from tensorpress.core.errors import InputError, StreamError
+from tensorpress.core.errors import InputError, StreamError, StripeError
 from tensorpress.core.payload import STRIPE_ROWS, Reader, Writer, chw, stripe_count
 from tensorpress.core.stage import Stage
 
@@ -112,12 +112,12 @@ class Planes(Stage[LevelMap, None]):
         nbytes = int.from_bytes(data[:4], "little")
         words = np.empty(blocks * N * N, np.uint8)
         if len(data) < 4 or nbytes > len(data) - 4 or not _native.zero_bitmap_decode(np.frombuffer(data[4 : 4 + nbytes], np.uint8), 1, words):
-            raise StreamError(f"stripe {stripe}: its bytes are not a zero bitmap of {words.size} coefficients and their non-zeros")
+            raise StripeError(stripe, f"its bytes are not a zero bitmap of {words.size} coefficients and their non-zeros")
         q = np.where(words & 1, (words.astype(np.int64) + 1) >> 1, -(words.astype(np.int64) >> 1))
         large = words == ESCAPE
         rest = data[4 + nbytes :]
         if len(rest) != 2 * int(large.sum()):
-            raise StreamError(f"stripe {stripe}: {len(rest)} bytes of large coefficients, {2 * int(large.sum())} are needed")
+            raise StripeError(stripe, f"{len(rest)} bytes of large coefficients, {2 * int(large.sum())} are needed")
         q[large] = np.frombuffer(rest, "<i2")
         return q.reshape(-1, N, N)
 
