@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from tensorpress.console import Console, one_line
 from tensorpress.core.errors import InputError
 
 out, err = Console(), Console(stderr=True)
@@ -22,14 +22,14 @@ class Bar:
     """A rich progress bar on stderr that follows (what, done, total); silent where stderr is no terminal."""
 
     def __enter__(self) -> Bar:
-        columns = (TextColumn("[progress.description]{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        columns = (TextColumn("{task.description}", style="progress.description", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
         self.progress = Progress(*columns, console=err, transient=True, disable=not err.is_terminal)
         self.progress.start()
         self.task = self.progress.add_task("", total=None)
         return self
 
     def __call__(self, what: str, done: int, total: int) -> None:
-        self.progress.update(self.task, description=what, completed=done, total=total)
+        self.progress.update(self.task, description=one_line(what), completed=done, total=total)
 
     def __exit__(self, *_: object) -> None:
         self.progress.stop()
