@@ -39,7 +39,7 @@ def load_network(
 ) -> nn.Module:
     """A network in `eval` mode: `arch` from NETWORKS, or `model` as 'package.module:factory' or 'path/to/file.py:factory'.
 
-    The factory is given the path of the weights where it takes one; otherwise the file is read here. Without `weights`
+    `model` is code: its file is run, with all that it imports. The factory is given the path of the weights where it takes one; otherwise the file is read here. Without `weights`
     the network stays as its maker left it, for one of NETWORKS that is random. `preprocessing(network)` then answers with the
     values given here, else the network's attributes of these names, else ImageNet's. InputError names the file and the
     reason.
