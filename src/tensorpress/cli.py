@@ -49,6 +49,7 @@ from tensorpress.cli_parts import (
     parse_triple,
     write_json,
 )
+from tensorpress.console import one_line
 from tensorpress.core.errors import InputError, TensorPressError
 
 app = typer.Typer(
@@ -193,14 +194,17 @@ def evaluate(
 
 
 def tell_target(plan: Any) -> None:
-    if plan.meta.get("target_met") is False:
+    if plan.meta.get("target_met") is not False:
+        return
+    try:
         near = min(plan.meta["tried"], key=lambda t: t["kl"])
-        err.print(
-            f"[yellow]target {plan.meta['target']} was not met:[/] nearest is quality {near['quality']:g} with KL {near['kl']:.4g}, "
+        told = (
+            f"target {plan.meta['target']} was not met: nearest is quality {near['quality']:g} with KL {near['kl']:.4g}, "
             f"expected drop {near['expected_drop']:.3g} points, ratio {near['ratio']:.3g}"
         )
-
-
+    except (KeyError, TypeError, ValueError):  # a plan's own account of itself: from elsewhere it may be anything
+        told = "the plan says that its target was not met, and not how nearly"
+    err.print(one_line(told), style="yellow")
 
 
 @app.command()
@@ -219,7 +223,7 @@ def demo(
     if json_path is not None:
         write_json(json_path, rows)
     out.print(result_table(rows))
-    out.print(f"page: [bold]{html}[/]")
+    out.print(f"page: {html}")
 
 
 @app.command("encode")
@@ -363,6 +367,8 @@ def show(
     """A codec's card: paper, claim, options and their defaults."""
     from dataclasses import asdict
 
+    from rich.text import Text
+
     from tensorpress.core.registry import card, system
     from tensorpress.files import option_rows
 
@@ -370,13 +376,13 @@ def show(
     if json_:
         out.print_json(data={**asdict(found), "options": options})
         return
-    out.print(f"[bold]{found.id}[/]: {found.title}  ({found.family}, {found.fidelity})")
-    out.print((system(codec).__doc__ or "").strip(), highlight=False, markup=False)
+    out.print(f"{found.id}: {found.title}  ({found.family}, {found.fidelity})")
+    out.print((system(codec).__doc__ or "").strip(), highlight=False)
     for name in ("paper", "claim", "measured", "portability"):
-        out.print(f"[bold]{name}[/]: {getattr(found, name)}", highlight=False)
-    out.print("[bold]options[/] (--set name=value):")
+        out.print(f"{name}: {getattr(found, name)}", highlight=False)
+    out.print("options (--set name=value):")
     for row in options:
-        out.print(f"  {row['name']} = {row['default']}   [dim]{row['help']}[/]", highlight=False)
+        out.print(f"  {row['name']} = {row['default']}   ", Text(row["help"], "dim"), sep="", highlight=False)
 
 
 for commands in (cli_board, cli_tune, cli_dump, cli_tools):
@@ -388,7 +394,7 @@ def main() -> None:
     try:
         app()
     except TensorPressError as error:
-        err.print(f"tensorpress: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
+        err.print(one_line(f"tensorpress: {error}"), style="red", highlight=False, soft_wrap=True)
         sys.exit(2)
     except KeyboardInterrupt:
         err.print("interrupted", style="red")

@@ -66,13 +66,14 @@ def undump(
     import numpy as np
 
     from tensorpress import dumps
+    from tensorpress.console import one_line
     from tensorpress.core.errors import InputError
     from tensorpress.planning.plan import write_atomically
 
     opened = dumps.open_dump(store)
     if site is None:
         for name in opened.sites:
-            cli.out.print(f"{name}  {tuple(opened[name].array.shape)}", highlight=False, markup=False)
+            cli.out.print(f"{one_line(name)}  {tuple(opened[name].array.shape)}", highlight=False)
         return
     if output is None:
         raise InputError("undump --site needs --out maps.npy")

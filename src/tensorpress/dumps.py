@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import fnmatch
+import math
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +21,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tensorpress.core import registry
-from tensorpress.core.errors import InputError, StreamError, TensorPressError
+from tensorpress.core.binary import parse_json
+from tensorpress.core.container import MAX_NBYTES
+from tensorpress.core.errors import InputError, StreamError
 from tensorpress.pytorch.calibration import Progress, silent
 from tensorpress.pytorch.sites import find_sites
 from tensorpress.pytorch.statistics import observe
@@ -29,6 +32,11 @@ from tensorpress.pytorch.tensors import images as arrays
 
 FIT_IMAGES = 8  # whose maps a site's codec is fitted to
 KEY = "tensorpress"  # of the store's attributes
+NUMCODEC = "tensorpress"  # the id of the compressor in an array's metadata
+
+
+def first_line(error: BaseException) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]
 
 
 def library() -> Any:
@@ -121,8 +129,8 @@ class Layer:
             raise StreamError(f"{self.path}: site {self.name}, image {image} is missing: the store is cut short")
         try:
             return np.asarray(self.array[image])
-        except (TensorPressError, ValueError, OSError) as error:
-            raise StreamError(f"{self.path}: site {self.name}, image {image}: {error}") from None
+        except Exception as error:  # ours, zarr's and the file system's
+            raise StreamError(f"{self.path}: site {self.name}, image {image}: {first_line(error)}") from None
 
 
 @dataclass(frozen=True)
@@ -143,8 +151,11 @@ class Dump:
         return self.layers[site]
 
 
-def open_dump(path: str | Path) -> Dump:
-    """A store that `write` made. InputError where it is none, StreamError where its metadata is damaged."""
+def open_dump(path: str | Path, *, max_nbytes: int = MAX_NBYTES) -> Dump:
+    """A store that `write` made. InputError where it is none, StreamError where its metadata is damaged, or is not such as `write` makes:
+
+    another filter or compressor, which zarr would run (one of them unpickles), another type, or maps of an image over `max_nbytes`.
+    """
     zarr = library()
     import tensorpress.numcodec  # registers the compressor
 
@@ -153,12 +164,38 @@ def open_dump(path: str | Path) -> Dump:
         raise InputError(f"{path} is no folder: an activation dump is a zarr store")
     tensorpress.numcodec.register()
     try:
-        group = zarr.open_group(str(path), mode="r", zarr_format=2)
+        group = zarr.open_group(str(path), mode="r", zarr_format=2, use_consolidated=False)  # a copy of the metadata might say otherwise
         facts = dict(group.attrs[KEY])
-        names = [row["name"] for row in facts["sites"]]
-        layers = {name: Layer(path, name, f"{n:03d}", group[f"{n:03d}"]) for n, name in enumerate(names)}
+        layers = {}
+        for number, row in enumerate(facts["sites"]):
+            name, key = str(row["name"]), f"{number:03d}"
+            _only_ours(path / key / ".zarray", name, max_nbytes)
+            layers[name] = Layer(path, name, key, group[key])
+    except StreamError as error:
+        raise StreamError(f"{path}: {error}") from None
     except KeyError as error:
         raise StreamError(f"{path} is no activation dump, or is cut short: {error} is missing") from None
-    except (TensorPressError, ValueError, TypeError, OSError) as error:
-        raise StreamError(f"{path} is damaged: {error}") from None
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise StreamError(f"{path} is no activation dump, or is cut short: {error}") from None
+    except Exception as error:  # zarr and numcodecs raise all kinds on metadata that is not theirs
+        raise StreamError(f"{path} is damaged: {first_line(error)}") from None
     return Dump(path, layers, facts)
+
+
+def _only_ours(file: Path, site: str, max_nbytes: int) -> None:
+    """StreamError unless an array's metadata names our compressor alone, before zarr makes what else it may name."""
+    found = parse_json(file.read_bytes(), f"metadata of site {site}")
+    if not isinstance(found, dict):
+        raise StreamError(f"metadata of site {site} is no JSON object")
+    compressor = found.get("compressor")
+    if not (isinstance(compressor, dict) and compressor.get("id") == NUMCODEC and isinstance(compressor.get("state"), dict)):
+        raise StreamError(f"site {site} is not compressed by TensorPress, but by {str(compressor)[:80]}")
+    wanted = {"zarr_format": 2, "dtype": "<f4", "order": "C", "filters": None, "dimension_separator": "."}
+    for key, value in wanted.items():
+        if found.get(key) != value:
+            raise StreamError(f"site {site} has {key} {str(found.get(key))[:80]}, a dump has {value}")
+    shape, chunks = found.get("shape"), found.get("chunks")
+    if not (isinstance(shape, list) and len(shape) > 1 and all(type(n) is int and n > 0 for n in shape) and chunks == [1, *shape[1:]]):
+        raise StreamError(f"site {site} has shape {str(shape)[:80]} in chunks of {str(chunks)[:80]}, not one image in each")
+    if 4 * math.prod(shape[1:]) > max_nbytes:
+        raise StreamError(f"site {site} has maps of {4 * math.prod(shape[1:])} bytes an image, over the limit of {max_nbytes}")

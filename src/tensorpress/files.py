@@ -131,7 +131,7 @@ def describe(path: Path, data: Buffer) -> dict[str, Any]:
             }
         if kind == "bundle":
             box = Container.from_bytes(data, BUNDLE)
-            return {"kind": "bundle", "nbytes": len(data), "parts": box.breakdown(), **dict(box.header)}
+            return {**dict(box.header), "kind": "bundle", "nbytes": len(data), "parts": box.breakdown()}
         if len(data) >= FRAME_NBYTES and data[0] & 3 == 1:
             frame = read_frame(data)
             if frame.nbytes == len(data):
