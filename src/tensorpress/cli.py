@@ -233,9 +233,9 @@ def encode_command(
     json_: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """An array file to a TensorPress stream."""
+    from tensorpress.core.atomic import write_atomically
     from tensorpress.facade import encode
     from tensorpress.files import read_array
-    from tensorpress.planning.plan import write_atomically
 
     array = read_array(source)
     if plan_path is None:

@@ -66,8 +66,8 @@ def undump(
     import numpy as np
 
     from tensorpress import dumps
+    from tensorpress.core.atomic import write_atomically
     from tensorpress.core.errors import InputError
-    from tensorpress.planning.plan import write_atomically
 
     opened = dumps.open_dump(store)
     if site is None:

@@ -66,7 +66,7 @@ def parse_triple(text: str | None, flag: str) -> tuple[float, ...] | None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    from tensorpress.planning.plan import write_atomically
+    from tensorpress.core.atomic import write_atomically
 
     write_atomically(path, (json.dumps(value, indent=1, allow_nan=False) + "\n").encode())
 

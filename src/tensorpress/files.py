@@ -14,13 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tensorpress.core import registry
+from tensorpress.core.atomic import write_atomically
 from tensorpress.core.binary import Buffer
 from tensorpress.core.container import BUNDLE, KINDS, MAX_NBYTES, PLAN, STREAM, Container
 from tensorpress.core.errors import InputError, StreamError
 from tensorpress.core.payload import Reader
 from tensorpress.core.stream import FRAME_NBYTES, Stream, read_frame
 from tensorpress.facade import as_array, decode
-from tensorpress.planning.plan import Plan, write_atomically
+from tensorpress.planning.plan import Plan
 
 
 def read_bytes(path: Path) -> bytes:
