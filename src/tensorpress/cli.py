@@ -38,6 +38,7 @@ from tensorpress.cli_parts import (
     Std,
     Steps,
     Weights,
+    beside,
     calibration_and_test,
     class_count,
     command_line,
@@ -258,9 +259,9 @@ def encode_command(
     write_atomically(output, data)
     result = {"input": str(source), "output": str(output), "input_nbytes": array.nbytes, "nbytes": len(data), "ratio_8bit": array.size / len(data)}
     if json_:
-        out.print_json(data=result)
+        beside(output).print_json(data=result)
     else:
-        out.print(f"{output}: {len(data):,} bytes for {array.dtype} {array.shape}; {8 * len(data) / max(array.size, 1):.3g} bits a value")
+        beside(output).print(f"{output}: {len(data):,} bytes for {array.dtype} {array.shape}; {8 * len(data) / max(array.size, 1):.3g} bits a value")
 
 
 def plan_and_site(path: Path, site: str | None) -> tuple[Any, int]:
@@ -291,7 +292,7 @@ def decode_command(
 
     array = read_stream(source, read_bytes(source), plan_path, max_nbytes)
     write_array(output, array)
-    out.print(f"{output}: {array.dtype} {array.shape}")
+    beside(output).print(f"{output}: {array.dtype} {array.shape}")
 
 
 @app.command()
@@ -374,10 +375,5 @@ def main() -> None:
     except TensorPressError as error:
         err.print(f"tensorpress: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
         sys.exit(2)
-    except KeyboardInterrupt:
-        err.print("interrupted", style="red")
+    except KeyboardInterrupt:  # typer catches most of them itself, and gives the same code
         sys.exit(130)
-
-
-if __name__ == "__main__":
-    main()

@@ -81,4 +81,4 @@ def undump(
     buffer = io.BytesIO()
     np.save(buffer, maps, allow_pickle=False)
     write_atomically(output, buffer.getvalue())
-    cli.out.print(f"{output}: float32 {maps.shape}", highlight=False)
+    cli.beside(output).print(f"{output}: float32 {maps.shape}", highlight=False)

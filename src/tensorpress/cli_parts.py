@@ -65,6 +65,11 @@ def parse_triple(text: str | None, flag: str) -> tuple[float, ...] | None:
     return values
 
 
+def beside(output: Path) -> Console:
+    """Where to speak: on stderr if stdout takes the very file that is written (`-o /dev/stdout`)."""
+    return err if str(output) in ("/dev/stdout", "/dev/fd/1", "/proc/self/fd/1") else out
+
+
 def write_json(path: Path, value: Any) -> None:
     from tensorpress.core.atomic import write_atomically
 
