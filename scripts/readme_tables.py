@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from tensorpress.core.atomic import write_atomically
 from tensorpress.evaluate.board import ABLATIONS
 from tensorpress.report.board import at, board_markdown
 
@@ -146,7 +147,7 @@ def main() -> None:
         if "--check" in sys.argv[1:] and text != old:
             sys.exit(f"the tables of {document.name} differ from the rows: run python scripts/readme_tables.py")
         if text != old:
-            document.write_text(text)
+            write_atomically(document, text.encode())
 
 
 if __name__ == "__main__":

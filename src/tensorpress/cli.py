@@ -38,6 +38,7 @@ from tensorpress.cli_parts import (
     Std,
     Steps,
     Weights,
+    beside,
     calibration_and_test,
     class_count,
     command_line,
@@ -237,9 +238,9 @@ def encode_command(
     json_: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """An array file to a TensorPress stream."""
+    from tensorpress.core.atomic import write_atomically
     from tensorpress.facade import encode
     from tensorpress.files import read_array
-    from tensorpress.planning.plan import write_atomically
 
     array = read_array(source)
     if plan_path is None:
@@ -262,9 +263,9 @@ def encode_command(
     write_atomically(output, data)
     result = {"input": str(source), "output": str(output), "input_nbytes": array.nbytes, "nbytes": len(data), "ratio_8bit": array.size / len(data)}
     if json_:
-        out.print_json(data=result)
+        beside(output).print_json(data=result)
     else:
-        out.print(f"{output}: {len(data):,} bytes for {array.dtype} {array.shape}; {8 * len(data) / max(array.size, 1):.3g} bits a value")
+        beside(output).print(f"{output}: {len(data):,} bytes for {array.dtype} {array.shape}; {8 * len(data) / max(array.size, 1):.3g} bits a value")
 
 
 def plan_and_site(path: Path, site: str | None) -> tuple[Any, int]:
@@ -303,7 +304,7 @@ def decode_command(
     if not recover:
         array = read_stream(source, read_bytes(source), plan_path, max_nbytes)
         write_array(output, array)
-        out.print(f"{output}: {array.dtype} {array.shape}")
+        beside(output).print(f"{output}: {array.dtype} {array.shape}")
         return
     found = recover_stream(source, read_bytes(source), plan_path, max_nbytes)
     write_array(output, found.array)
@@ -311,7 +312,7 @@ def decode_command(
         write_array(lost, found.lost)
     for fault in found.faults:
         err.print(f"{source}: {fault}", style="yellow", highlight=False, markup=False, soft_wrap=True)
-    out.print(f"{output}: {found.array.dtype} {found.array.shape}, {int(found.lost.sum()):,} of {found.lost.size:,} values lost")
+    beside(output).print(f"{output}: {found.array.dtype} {found.array.shape}, {int(found.lost.sum()):,} of {found.lost.size:,} values lost")
 
 
 @app.command()
@@ -396,10 +397,5 @@ def main() -> None:
     except TensorPressError as error:
         err.print(one_line(f"tensorpress: {error}"), style="red", highlight=False, soft_wrap=True)
         sys.exit(2)
-    except KeyboardInterrupt:
-        err.print("interrupted", style="red")
+    except KeyboardInterrupt:  # typer catches most of them itself, and gives the same code
         sys.exit(130)
-
-
-if __name__ == "__main__":
-    main()

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tensorpress.core import registry
+from tensorpress.core.atomic import write_atomically
 from tensorpress.core.binary import Buffer
 from tensorpress.core.codec import Codec
 from tensorpress.core.container import BUNDLE, KINDS, MAX_NBYTES, PLAN, STREAM, Container
@@ -22,7 +23,7 @@ from tensorpress.core.payload import Reader
 from tensorpress.core.recover import Recovered
 from tensorpress.core.stream import FRAME_NBYTES, Frame, Stream, frame_front, read_frame
 from tensorpress.facade import as_array, decode
-from tensorpress.planning.plan import Plan, write_atomically
+from tensorpress.planning.plan import Plan
 
 
 def read_bytes(path: Path) -> bytes:

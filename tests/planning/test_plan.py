@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
 
 from tensorpress.core import registry
 from tensorpress.core.errors import InputError, StreamError
 from tensorpress.core.site import Site
-from tensorpress.planning.plan import Entry, Plan, write_atomically
+from tensorpress.planning.plan import Entry, Plan
 from tensorpress.planning.quality import coarsest_within
 from tests.conftest import feature_map
 
@@ -51,22 +49,6 @@ def test_damage_is_refused(tmp_path):
         Plan.load(tmp_path / "cut.tpp")
     with pytest.raises(InputError, match=r"none\.tpp"):
         Plan.load(tmp_path / "none.tpp")
-
-
-def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
-    path = tmp_path / "p"
-    write_atomically(path, b"old")
-
-    def fail(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", fail)
-    with pytest.raises(InputError, match="No space left"):
-        write_atomically(path, b"new")
-    assert path.read_bytes() == b"old" and [p.name for p in tmp_path.iterdir()] == ["p"]
-    monkeypatch.undo()
-    with pytest.raises(InputError, match="No such file"):
-        write_atomically(tmp_path / "no" / "p", b"x")
 
 
 def test_coarsest_within_a_limit():

@@ -5,14 +5,13 @@ FORMAT.md, section 5. The file is a container: a JSON header and one section for
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
+from tensorpress.core.atomic import write_atomically
 from tensorpress.core.binary import Buffer
 from tensorpress.core.codec import Codec
 from tensorpress.core.container import MAX_NBYTES, PLAN, Container
@@ -104,7 +103,7 @@ class Plan:
 
     def save(self, path: str | Path) -> None:
         """Write atomically: the old file stays whole until the new one is."""
-        write_atomically(Path(path), self._bytes)
+        write_atomically(path, self._bytes)
 
     @classmethod
     def load(cls: type[P], path: str | Path) -> P:
@@ -116,23 +115,3 @@ class Plan:
             return cls.from_bytes(data)
         except StreamError as error:
             raise StreamError(f"plan {path}: {error}") from None
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write beside `path`, then rename over it: no reader ever sees half a file."""
-    try:
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent or Path("."))
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            umask = os.umask(0)
-            os.umask(umask)
-            os.chmod(temporary, 0o666 & ~umask)  # mkstemp's 0600 would surprise whoever shares the folder
-            os.replace(temporary, path)
-        except BaseException:
-            os.unlink(temporary)
-            raise
-    except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror}") from None
