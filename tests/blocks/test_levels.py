@@ -76,4 +76,4 @@ def test_the_largest_floats_of_both_signs_stay_finite(codec, dtype):
     for fused in (True, False):
         y = made.decode_payload(made.encode_payload(x), fused=fused)
         assert np.isfinite(y).all()
-        assert np.abs(y.astype(np.float64) - x).max() <= (0.503 if dtype == np.float16 else 1.0) * made.config.scale
+        assert np.abs(y.astype(np.float64) - x).max() <= (0.503 if dtype == np.float16 else 1.001) * made.config.scale
