@@ -23,7 +23,7 @@ from tensorpress.core import registry
 from tensorpress.core.atomic import new_folder
 from tensorpress.core.binary import parse_json
 from tensorpress.core.container import MAX_NBYTES
-from tensorpress.core.errors import InputError, StreamError, TensorPressError
+from tensorpress.core.errors import InputError, StreamError
 from tensorpress.core.site import Site
 from tensorpress.pytorch.calibration import Progress, silent
 from tensorpress.pytorch.sites import find_sites

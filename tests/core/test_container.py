@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tensorpress.core.binary import crc32c, read_varint, varint
+from tensorpress.core.binary import crc32c, parse_json, read_varint, varint
 from tensorpress.core.container import BUNDLE, PLAN, STREAM, Container
 from tensorpress.core.errors import StreamError
 
@@ -94,3 +94,9 @@ def test_a_section_that_stands_twice_is_refused():
 
     with pytest.raises(StreamError, match="twice"):
         Container.from_bytes(Container(STREAM, {}, Twice()).to_bytes(), STREAM)
+
+
+@pytest.mark.parametrize("text", [b"NaN", b"-Infinity", b"1e999", b'{"a":[NaN]}', b"1" * 5000, b"[" * 100_000, b"\xff"])
+def test_json_that_no_encoder_writes_is_refused(text):
+    with pytest.raises(StreamError, match="thing is not JSON"):
+        parse_json(text, "thing")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tensorpress.core import registry
+from tensorpress.core.container import PLAN, Container
 from tensorpress.core.errors import InputError, StreamError
 from tensorpress.core.site import Site
 from tensorpress.planning.plan import Entry, Plan
@@ -75,3 +76,18 @@ def test_noise_never_breaks_the_limit():
     noise = iter([0.3, -0.2, 0.1, 0.25, -0.3, 0.05, 0.2, -0.1, 0.15, 0.0])
     found = coarsest_within(lambda q: q * (1 + next(noise)), 8.0, fine=1.0, coarse=64.0)
     assert found.met and found.value <= 8.0 and (found.quality, found.value) in found.tried
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"meta": None}, {"meta": [""]}, {"family": 3}, {"model": None}, {"entries": {}}, {"shape": ["x"]}, {"shape": [-1]}, {"shape": [2.5]}, {"site": {"path": 3}},
+     {"site": {"path": "a", "call": "x"}}],
+    ids=str,
+)  # fmt: skip
+def test_headers_of_other_types_are_refused(change):
+    box = Container.from_bytes(plan("raw").to_bytes(), PLAN)
+    header = dict(box.header)
+    entry = {**header["entries"][0], **{k: v for k, v in change.items() if k in ("shape", "site")}}
+    header = {**header, "entries": [entry], **{k: v for k, v in change.items() if k not in ("shape", "site")}}
+    with pytest.raises(StreamError, match="plan header"):
+        Plan.from_bytes(Container(PLAN, header, box.sections).to_bytes())

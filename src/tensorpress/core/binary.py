@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -61,10 +62,18 @@ def canonical_json(value: Any) -> bytes:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False).encode()
 
 
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"it holds {text:.40}, which is no finite double")
+    return value
+
+
 def parse_json(data: Buffer, what: str) -> Any:
+    """StreamError for anything but JSON, and for NaN, infinity and numbers of thousands of digits."""
     try:
-        return json.loads(bytes(data).decode())
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        return json.loads(bytes(data).decode(), parse_constant=_finite, parse_float=_finite)
+    except (ValueError, RecursionError) as error:  # UnicodeDecodeError and JSONDecodeError are ValueErrors
         raise StreamError(f"{what} is not JSON: {error}") from None
 
 

@@ -96,7 +96,14 @@ class Plan:
                     raise StreamError(f"plan entry {number} refers to entry {reference!r}, which is not one before it")
                 if codec.reference != (reference is not None):
                     raise StreamError(f"plan entry {number}: its codec {'needs a' if codec.reference else 'takes no'} reference")
-                rows.append(Entry(Site(**row["site"]), codec, tuple(int(n) for n in row["shape"]), reference))
+                site = Site(**row["site"])
+                for name, value in site.to_json().items():
+                    _check(value, int if name in ("call", "reads") else str, f"{name} of entry {number}'s site")
+                for n in row["shape"]:
+                    _check(n, int, f"a dimension of entry {number}")
+                rows.append(Entry(site, codec, tuple(row["shape"]), reference))
+            for name, wanted in {"family": str, "model": str, "entries": list, "meta": dict}.items():
+                _check(box.header[name], wanted, name)
             return cls(box.header["family"], box.header["model"], tuple(rows), box.header["meta"])
         except (KeyError, TypeError, AttributeError) as error:
             raise StreamError(f"plan header is malformed: {error!r}") from None
@@ -115,3 +122,8 @@ class Plan:
             return cls.from_bytes(data)
         except StreamError as error:
             raise StreamError(f"plan {path}: {error}") from None
+
+
+def _check(value: Any, kind: type, what: str) -> None:
+    if type(value) is not kind or (isinstance(value, int) and value < 0):
+        raise StreamError(f"plan header: {what} is {value!r:.80}, not {'a whole number' if kind is int else kind.__name__}")

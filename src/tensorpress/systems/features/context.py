@@ -115,7 +115,7 @@ def fit(config: Config, samples: Sequence[Array], references: Sequence[Array] | 
     if config.scale is None:
         whole = all(x.dtype.kind in "iu" for x in samples)
         low, high = clip_range([m for m in maps if m is not None], config.scale_rule)
-        scale, reciprocal, zero = (1.0, 1.0, 128 if low < 0 else 0) if whole else scale_and_zero(low, high)
+        scale, reciprocal, zero = (1.0, 1.0, 128 if any(x.dtype == np.int8 for x in samples) else 0) if whole else scale_and_zero(low, high)
         config = replace(config, scale=scale, reciprocal=reciprocal, zero_point=zero)
     assert config.scale is not None
     exponents = np.zeros(channels, np.int8)
@@ -124,6 +124,8 @@ def fit(config: Config, samples: Sequence[Array], references: Sequence[Array] | 
             raise InputError(f"context: {len(config.exponents)} exponents for {channels} channels")
         exponents = affordable(maps, float(np.float32(config.scale * config.step)), np.array(config.exponents))  # type: ignore[arg-type]
     base = float(np.float32(config.scale * config.step))
+    if not 1e-37 < base < 1e37:
+        raise InputError(f"context: a step of {base:g} is beyond what its models hold, 1e-37 to 1e37: scale the values")
     low, high = (config.zero_point, 255 - config.zero_point) if lossless else needed(maps, base, exponents)  # type: ignore[arg-type]
     wanted = Wanted(
         cells=config.backend == "fast", lossless=lossless, earlier=config.earlier, low=low, high=high, base=base, exponents=exponents,

@@ -1,0 +1,90 @@
+"""The bare entropy coders beside the entropy of what they code, with tables made from the string itself, no symbol over 99 % of it.
+
+The goal is entropy + 0.5 % + 4 bytes a state + 16. Where a table has as many bits as it may (rANS with 16) every source that has been tried keeps it.
+A table of fewer bits may cost more: each symbol takes a slot at least, so a table of 2^b slots and A symbols costs up to log2(2^b / (2^b - A)) bits a symbol more than the
+entropy (test_tables). What a coder adds to what its table says is within the goal for every table.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from hypothesis import strategies as st
+
+from tensorpress.coding import huffman, lanes, rans
+from tensorpress.coding.huffman import HuffmanTables
+from tensorpress.coding.lanes import LaneTables
+from tensorpress.coding.range_reference import Interval
+from tensorpress.coding.tables import Tables
+from tests.properties.cases import holds
+from tests.properties.sources import Array, cross_entropy, entropy, sources
+
+STATES = 4
+
+
+def goal(bits_a_symbol: float, count: int, states: int) -> float:
+    return 1.005 * bits_a_symbol * count / 8 + 4 * states + 16
+
+
+@holds(100, sources(256))
+def test_rans_with_16_bit_tables_keeps_the_goal(symbols: Array) -> None:
+    counts = np.bincount(symbols)
+    tables = Tables.from_counts(counts, 16)
+    data = rans.encode(symbols, tables)
+    assert len(data) <= goal(entropy(counts), symbols.size, STATES)
+    assert np.array_equal(rans.decode(data, tables, symbols.size), symbols)
+
+
+@holds(100, sources(1000), st.integers(10, 16))
+def test_rans_adds_to_any_table_no_more_than_the_goal(symbols: Array, bits: int) -> None:
+    counts = np.bincount(symbols)
+    tables = Tables.from_counts(counts, bits)
+    data = rans.encode(symbols, tables)
+    assert len(data) <= goal(cross_entropy(counts, tables.frequencies[0] / (1 << bits)), symbols.size, STATES)
+    assert len(data) <= goal(entropy(counts) + math.log2((1 << bits) / ((1 << bits) - counts.size)), symbols.size, STATES)
+    assert np.array_equal(rans.decode(data, tables, symbols.size), symbols)
+
+
+@holds(100, sources(256), st.sampled_from((11, 12)))
+def test_lanes_add_to_any_table_no_more_than_the_goal(symbols: Array, bits: int) -> None:
+    counts = np.bincount(symbols, minlength=2)
+    tables = LaneTables.from_counts(counts, bits)
+    data = lanes.encode(symbols, tables)
+    frequencies = np.array(tables.frequencies) / (1 << bits)
+    rare = frequencies == 0
+    chances = np.where(rare, tables.escape / (1 << bits) / 256, frequencies)  # a rare symbol: the escape, and a byte
+    assert len(data) <= goal(cross_entropy(counts, chances), symbols.size, lanes.lanes_of(symbols.size))
+    assert np.array_equal(lanes.decode(data, symbols.size, tables), symbols)
+
+
+@holds(100, sources(24))
+def test_lanes_keep_the_goal_up_to_24_symbols(symbols: Array) -> None:
+    tables = LaneTables.from_counts(np.bincount(symbols, minlength=2), 12)
+    data = lanes.encode(symbols, tables)
+    assert len(data) <= goal(entropy(np.bincount(symbols)), symbols.size, lanes.lanes_of(symbols.size))
+
+
+@holds(100, sources(1000))
+def test_huffman_stays_within_a_bit_a_symbol(symbols: Array) -> None:
+    counts = np.bincount(symbols)
+    tables = HuffmanTables.from_counts(counts)
+    encoder = huffman.Encoder()
+    encoder.put(symbols, None, tables)
+    data = encoder.finish()
+    assert len(data) <= math.ceil((entropy(counts) + 1) * symbols.size / 8)
+    decoder = huffman.Decoder(data)
+    assert np.array_equal(decoder.take(None, tables, symbols.size), symbols)
+    decoder.done()
+
+
+@holds(40, sources(2, 4000))
+def test_the_range_coder_keeps_the_goal_with_the_chance_of_its_bits(bits: Array) -> None:
+    p = min(max(round(65536 * float(bits.mean())), 1), 65535)
+    coder = Interval()
+    for bit in bits.tolist():
+        coder.code(p, bit)
+    data = coder.finish()
+    assert len(data) <= goal(entropy(np.bincount(bits)), bits.size, 1)
+    reader = Interval(data)
+    assert [reader.code(p) for _ in range(bits.size)] == bits.tolist()

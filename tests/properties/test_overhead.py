@@ -1,0 +1,112 @@
+"""What containers add: as FORMAT.md, sections 2 to 5 and 10, has it, counted here from its fields and not by the code that writes them."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from hypothesis import strategies as st
+
+from tensorpress.core.codec import Codec
+from tensorpress.core.container import PLAN, Container
+from tensorpress.core.payload import DTYPES, Reader
+from tensorpress.core.site import Site
+from tensorpress.core.stream import frame_nbytes, read_frame, write_frame
+from tensorpress.planning.plan import Entry, Plan
+from tensorpress.pytorch.attach import read_bundle, write_bundle
+from tests.properties.cases import holds
+from tests.properties.strategies import EVERY, Array, arrays, fitted, shapes, taken
+
+SITES = st.one_of(st.integers(0, 300), st.sampled_from((254, 255, 256, 2**32 - 1)))
+NAMES = st.text(st.characters(exclude_categories=("Cs",)), max_size=20)
+
+
+def varint(value: int) -> int:
+    """Bytes of a varint: seven bits each."""
+    return max(-(-value.bit_length() // 7), 1)
+
+
+def text(value: Any) -> int:
+    return len(json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode())
+
+
+def container(header: int, sections: dict[str, int]) -> int:
+    """Magic, version, header, section table, check, and a check behind each section."""
+    size = 4 + 1 + varint(header) + header + varint(len(sections)) + 4
+    for name, nbytes in sections.items():
+        n = len(name.encode())
+        size += varint(n) + n + varint(nbytes) + nbytes + 4
+    return size
+
+
+def index(shape: tuple[int, ...]) -> int:
+    """Type, rank, dimensions; 8 bytes for each 8 rows."""
+    rows = shape[-2] if len(shape) > 2 else 1
+    empty = 0 in shape[:-2] or 0 in shape[-1:] if len(shape) > 2 else 0 in shape
+    return 2 + sum(varint(n) for n in shape) + (0 if empty else 8 * -(-rows // 8))
+
+
+def written(data: st.DataObject, codec: str) -> tuple[Array, Codec, bytes]:
+    x = data.draw(arrays(taken(codec), shapes(1000, empty=False, least_rank=1), ("normal", "relu", "small", "any")))
+    made = data.draw(fitted(codec, x))
+    return x, made, bytes(made.encode_payload(x))
+
+
+@holds(120, st.data(), st.sampled_from(EVERY))
+def test_a_stream_adds_its_header_and_sections(data: st.DataObject, codec: str) -> None:
+    x, made, payload = written(data, codec)
+    header = text({"codec": codec, "params": made.params, "shared": "0" * 64})
+    assert len(made.encode(x).to_bytes()) == container(header, {**{f"state/{k}": len(v) for k, v in made.state.items()}, "payload": len(payload)})
+    assert Reader(payload).index_nbytes == index(x.shape)
+    assert len(payload) == index(x.shape) + int(Reader(payload).lengths.sum())
+
+
+@holds(100, shapes(10**6), st.sampled_from(DTYPES))
+def test_a_payload_of_raw_adds_its_index_alone(shape: tuple[int, ...], dtype: Any) -> None:
+    import numpy as np
+
+    from tensorpress.core import registry
+
+    x = np.zeros(shape, dtype)
+    payload = registry.build("raw", {"scale": 1.0, "reciprocal": 1.0}).encode_payload(x)
+    assert len(payload) == index(shape) + x.size * (1 if dtype.kind == "f" else dtype.itemsize)
+
+
+@holds(100, st.data(), st.sampled_from(EVERY), SITES, st.integers(0, 2**32 - 1))
+def test_a_frame_adds_12_bytes_or_24(data: st.DataObject, codec: str, site: int, plan: int) -> None:
+    x, made, payload = written(data, codec)
+    frame = write_frame(payload, site, plan)
+    assert len(frame) == frame_nbytes(len(payload), site) == len(payload) + (12 if site < 255 else 24)
+    assert bytes(made.encode_frame(x, site, plan)) == frame
+    found = read_frame(frame + b"more")
+    assert (found.site, found.plan_id, bytes(found.payload), found.nbytes) == (site, plan, payload, len(frame))
+
+
+@holds(40, st.dictionaries(NAMES, st.binary(max_size=300), max_size=5), st.dictionaries(NAMES, st.integers() | NAMES | st.none(), max_size=4))
+def test_a_container_adds_what_its_table_takes(sections: dict[str, bytes], header: dict[str, Any]) -> None:
+    data = Container(PLAN, header, sections).to_bytes()
+    assert len(data) == container(text(header), {k: len(v) for k, v in sections.items()})
+    found = Container.from_bytes(data, PLAN)
+    assert dict(found.header) == header and {k: bytes(v) for k, v in found.sections.items()} == sections
+    assert sum(found.breakdown().values()) == len(data)
+
+
+@holds(40, st.data(), st.lists(st.sampled_from(EVERY), min_size=1, max_size=4))
+def test_a_plan_and_a_bundle_add_what_their_tables_take(data: st.DataObject, codecs: list[str]) -> None:
+    made = [written(data, codec) for codec in codecs]
+    entries = tuple(Entry(Site(f"layer{i}", i), codec, x.shape) for i, (x, codec, _) in enumerate(made))
+    plan = Plan("features", "0" * 64, entries, {"note": data.draw(NAMES)})
+    rows = [
+        {"site": {"path": f"layer{i}", "call": i, "what": "activation", "view": "chw", "reads": 1}, "shape": list(x.shape), "codec": c.id, "params": c.params}
+        for i, (x, c, _) in enumerate(made)
+    ]
+    header = text({"family": "features", "model": "0" * 64, "entries": rows, "meta": dict(plan.meta)})
+    assert len(plan.to_bytes()) == container(header, {f"{i}/{k}": len(v) for i, (_, c, _) in enumerate(made) for k, v in c.state.items()})
+    again = Plan.from_bytes(plan.to_bytes())
+    assert again.to_bytes() == plan.to_bytes() and again.id == int(plan.digest[:8], 16)
+    order = data.draw(st.permutations([*range(len(made)), *range(len(made))]))
+    frames = [write_frame(made[i][2], i, plan.id) for i in order]
+    bundle = write_bundle(plan, frames)
+    assert len(bundle) == container(text({"plan": plan.digest, "frames": len(frames)}), {"frames": sum(map(len, frames))})
+    for (site, array), i in zip(read_bundle(bundle, again), order, strict=True):
+        assert site == i and array.tobytes() == made[i][1].decode_payload(made[i][2]).tobytes()
