@@ -24,7 +24,7 @@ from pathlib import Path
 
 import numpy as np
 from benchmarks.synthetic import tensors
-from tests.golden.make import OPTIONS
+from tests.golden.cases import OPTIONS
 
 from tensorpress.core import registry
 from tensorpress.core.atomic import write_atomically
