@@ -193,3 +193,11 @@ def test_options_that_make_no_sense_are_refused():
     with pytest.raises(InputError, match="back-end"):
         registry.build("context", {**codec.params, "backend": "fast"}, codec.state)
     assert replace(codec.config).exponents == ()
+
+
+@pytest.mark.parametrize("backend", ["max", "fast"])
+def test_int8_keeps_its_sign_where_no_sample_had_one(backend):
+    sample = np.arange(24, dtype=np.int8).reshape(2, 3, 4)
+    codec = fitted(sample, {"backend": backend})
+    for x in (sample, sample - np.int8(100)):
+        assert np.array_equal(codec.decode(codec.encode(x)), x)

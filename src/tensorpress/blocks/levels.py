@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tensorpress.blocks.uniform import quantise
+from tensorpress.blocks.uniform import quantise, restore
 from tensorpress.core.errors import InputError, StreamError
 from tensorpress.core.payload import Reader, Writer, chw
 from tensorpress.core.stage import Stage
@@ -29,12 +29,18 @@ def check_finite(x: Array) -> None:
 
 
 def scale_and_zero(low: float, high: float) -> tuple[float, float, int]:
-    """(scale, reciprocal, zero point) of the 8-bit levels that cover [low, high]; 0.0 falls exactly on the zero point."""
+    """(scale, reciprocal, zero point) of the 8-bit levels that cover [low, high], but for a step where it is nearly all of float32.
+
+    0.0 falls exactly on the zero point.
+    """
     low, high = min(low, 0.0), max(high, 0.0)
     scale = np.float32((high - low) / TOP)
     if not 1e-37 < scale < 1e37:
         scale = np.float32(1)  # a map of zeros, or as good as: any scale is right
     zero = int(np.clip(np.rint(-low / float(scale)), 0, TOP))
+    largest = float(np.finfo(np.float32).max) / max(zero, TOP - zero)
+    if scale > largest:  # the range is nearly all of float32: no level may stand for more
+        scale = np.nextafter(np.float32(largest), np.float32(0))
     return float(scale), float(np.float32(1) / scale), zero
 
 
@@ -117,9 +123,9 @@ class Levels(Stage[Array, LevelMap]):
     def decode(self, y: LevelMap, src: Reader) -> Array:
         scale = np.float32(self.scale_for(src.dtype))
         if src.dtype.kind == "f":
-            values = (y.levels.astype(np.int32) - self.zero_of(src.dtype)).astype(np.float32) * scale
             with np.errstate(over="ignore"):
-                return values.astype(src.dtype).reshape(src.shape)
+                values = (y.levels.astype(np.int32) - self.zero_of(src.dtype)).astype(np.float32) * scale
+            return restore(values, src.dtype).reshape(src.shape)
         words = y.levels
         if words.itemsize != src.dtype.itemsize:
             raise StreamError(f"payload declares {src.dtype}, which this codec does not write")

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from tensorpress import _native
 from tensorpress.blocks.levels import Levels
+from tensorpress.blocks.uniform import restore
 from tensorpress.core.errors import InputError, StreamError
 from tensorpress.core.payload import Reader, chw, head_bytes
 from tensorpress.core.threads import threads
@@ -88,5 +89,4 @@ class MapKernel:
         if fault:
             raise StreamError(f"stripe {stripe}, cell {cell}: {FAULTS[fault].format(at=at)}")
         if not direct:
-            with np.errstate(over="ignore"):
-                target[...] = view.reshape(out.shape)
+            target[...] = restore(view.reshape(out.shape), out.dtype) if out.dtype.kind == "f" else view.reshape(out.shape)

@@ -10,6 +10,7 @@ import numpy as np
 from tensorpress import _native
 from tensorpress.blocks.cells import CellRules
 from tensorpress.blocks.levels import Array, LevelMap, Levels
+from tensorpress.blocks.uniform import restore
 from tensorpress.core.binary import Buffer
 from tensorpress.core.errors import InputError
 from tensorpress.core.payload import Reader, Writer, chw, placed
@@ -71,5 +72,5 @@ class SteppedKernel:
         if dtype.kind != "f":
             return levels ^ np.uint8(128) if dtype == np.int8 else levels
         with np.errstate(over="ignore"):
-            values: Array = (levels.astype(np.int32) - zero).astype(np.float32) * np.float32(self.levels.scale_for(dtype))
-            return values.astype(dtype)
+            values = (levels.astype(np.int32) - zero).astype(np.float32) * np.float32(self.levels.scale_for(dtype))
+        return restore(values, dtype)

@@ -115,7 +115,7 @@ def fit(config: Config, samples: Sequence[Array], references: Sequence[Array] | 
     if config.scale is None:
         whole = all(x.dtype.kind in "iu" for x in samples)
         low, high = clip_range([m for m in maps if m is not None], config.scale_rule)
-        scale, reciprocal, zero = (1.0, 1.0, 128 if low < 0 else 0) if whole else scale_and_zero(low, high)
+        scale, reciprocal, zero = (1.0, 1.0, 128 if any(x.dtype == np.int8 for x in samples) else 0) if whole else scale_and_zero(low, high)
         config = replace(config, scale=scale, reciprocal=reciprocal, zero_point=zero)
     assert config.scale is not None
     exponents = np.zeros(channels, np.int8)
