@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # Folders stand in the list as well: a file that was removed changes the date of its folder.
 SOURCES := pyproject.toml CMakeLists.txt $(shell find src native -name __pycache__ -prune -o -print)
 
-.PHONY: help setup demo test bench lint golden sizes instructions sanitize faults race clean
+.PHONY: help setup demo test bench lint golden sizes instructions sanitize faults race memcheck clean
 .DELETE_ON_ERROR:
 
 help:
@@ -25,6 +25,7 @@ help:
 	@echo "make sanitize  native code under AddressSanitizer and UBSan: tests and damaged payloads (QUICK=1: some of them)"
 	@echo "make faults  writers killed at random moments, full disks, many writers (KILLS=200, SEED=1, QUICK=1)"
 	@echo "make race    native code under ThreadSanitizer: 16 threads on shared codecs (QUICK=1: one instruction set)"
+	@echo "make memcheck  native code under valgrind's memcheck: tests of kernels, two hours (QUICK=1: golden streams alone)"
 	@echo "make clean   remove .venv, the build and caches"
 
 setup: .venv/.with-demo
@@ -60,6 +61,9 @@ faults: .venv/.with-test
 
 race: .venv/.with-test
 	@$(BIN)/python scripts/race.py $(if $(QUICK),--quick)
+
+memcheck: .venv/.with-test
+	@$(BIN)/python scripts/memcheck.py $(if $(QUICK),--quick)
 
 clean:
 	@rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
