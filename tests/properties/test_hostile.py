@@ -12,8 +12,8 @@ from tensorpress.core.errors import StreamError
 from tensorpress.core.site import Site
 from tensorpress.core.stream import Stream, read_frame, write_frame
 from tensorpress.facade import decode
+from tensorpress.planning.bundle import read_bundle, write_bundle
 from tensorpress.planning.plan import Entry, Plan
-from tensorpress.pytorch.attach import read_bundle, write_bundle
 from tests.conftest import feature_map
 from tests.properties.cases import holds
 from tests.properties.strategies import EVERY

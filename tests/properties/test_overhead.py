@@ -12,8 +12,8 @@ from tensorpress.core.container import PLAN, Container
 from tensorpress.core.payload import DTYPES, Reader
 from tensorpress.core.site import Site
 from tensorpress.core.stream import frame_nbytes, read_frame, write_frame
+from tensorpress.planning.bundle import read_bundle, write_bundle
 from tensorpress.planning.plan import Entry, Plan
-from tensorpress.pytorch.attach import read_bundle, write_bundle
 from tests.properties.cases import holds
 from tests.properties.strategies import EVERY, Array, arrays, fitted, shapes, taken
 
