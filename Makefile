@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # Folders stand in the list as well: a file that was removed changes the date of its folder.
 SOURCES := pyproject.toml CMakeLists.txt $(shell find src native -name __pycache__ -prune -o -print)
 
-.PHONY: help setup demo test bench lint golden sizes instructions sanitize clean
+.PHONY: help setup demo test bench lint golden sizes instructions sanitize dist reproducible sbom clean
 .DELETE_ON_ERROR:
 
 help:
@@ -23,6 +23,9 @@ help:
 	@echo "make sizes   write benchmarks/sizes.csv anew (its difference is to be reviewed)"
 	@echo "make instructions  write benchmarks/instructions.csv anew: callgrind's counts (likewise)"
 	@echo "make sanitize  native code under AddressSanitizer and UBSan: tests and damaged payloads (QUICK=1: some of them)"
+	@echo "make dist    build sdist and wheel of the last commit into dist/, dated by it"
+	@echo "make reproducible  build them twice under different conditions and compare the bytes"
+	@echo "make sbom    the bill of materials of an installed package, CycloneDX JSON, into dist/; prints all licences"
 	@echo "make clean   remove .venv, the build and caches"
 
 setup: .venv/.with-demo
@@ -53,6 +56,15 @@ instructions: .venv/.with-test
 sanitize: .venv/.with-test
 	@$(BIN)/python scripts/sanitize.py $(if $(QUICK),--quick)
 
+dist: .venv/.with-release
+	@$(BIN)/python scripts/reproducible.py --dist
+
+reproducible: .venv/.with-release
+	@$(BIN)/python scripts/reproducible.py
+
+sbom: .venv/.with-release
+	@$(BIN)/python scripts/sbom.py
+
 clean:
 	@rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	@find . -name .git -prune -o -name __pycache__ -prune -exec rm -rf {} +
@@ -82,5 +94,5 @@ clean:
 	@if ls .venv/.with-* >/dev/null 2>&1; then \
 	  echo "TensorPress: installing the package with its extra '$*'"; quiet=-q; \
 	else echo "TensorPress: installing the package and what it needs (PyTorch is large: this may take some minutes)"; fi; \
-	$(PIP) install $$quiet "$$(ls ./.venv/wheel/*.whl)[$*]"
+	$(PIP) install $$quiet -c constraints.txt "$$(ls ./.venv/wheel/*.whl)[$*]"
 	@touch $@
