@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # Folders stand in the list as well: a file that was removed changes the date of its folder.
 SOURCES := pyproject.toml CMakeLists.txt $(shell find src native -name __pycache__ -prune -o -print)
 
-.PHONY: help setup demo test bench lint golden sizes instructions sanitize faults race memcheck clean
+.PHONY: help setup demo test bench lint golden sizes instructions sanitize faults race memcheck dist reproducible sbom clean
 .DELETE_ON_ERROR:
 
 help:
@@ -26,6 +26,9 @@ help:
 	@echo "make faults  writers killed at random moments, full disks, many writers (KILLS=200, SEED=1, QUICK=1)"
 	@echo "make race    native code under ThreadSanitizer: 16 threads on shared codecs (QUICK=1: one instruction set)"
 	@echo "make memcheck  native code under valgrind's memcheck: tests of kernels, two hours (QUICK=1: golden streams alone)"
+	@echo "make dist    build sdist and wheel of the last commit into dist/, dated by it"
+	@echo "make reproducible  build them twice under different conditions and compare the bytes"
+	@echo "make sbom    the bill of materials of an installed package, CycloneDX JSON, into dist/; prints all licences"
 	@echo "make clean   remove .venv, the build and caches"
 
 setup: .venv/.with-demo
@@ -65,6 +68,15 @@ race: .venv/.with-test
 memcheck: .venv/.with-test
 	@$(BIN)/python scripts/memcheck.py $(if $(QUICK),--quick)
 
+dist: .venv/.with-release
+	@$(BIN)/python scripts/reproducible.py --dist
+
+reproducible: .venv/.with-release
+	@$(BIN)/python scripts/reproducible.py
+
+sbom: .venv/.with-release
+	@$(BIN)/python scripts/sbom.py
+
 clean:
 	@rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	@find . -name .git -prune -o -name __pycache__ -prune -exec rm -rf {} +
@@ -94,5 +106,5 @@ clean:
 	@if ls .venv/.with-* >/dev/null 2>&1; then \
 	  echo "TensorPress: installing the package with its extra '$*'"; quiet=-q; \
 	else echo "TensorPress: installing the package and what it needs (PyTorch is large: this may take some minutes)"; fi; \
-	$(PIP) install $$quiet "$$(ls ./.venv/wheel/*.whl)[$*]"
+	$(PIP) install $$quiet -c constraints.txt "$$(ls ./.venv/wheel/*.whl)[$*]"
 	@touch $@

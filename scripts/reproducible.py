@@ -35,7 +35,7 @@ RESULT = ROOT / "results" / "reliability" / "reproducible.json"
 TOOLS = ("build", "scikit-build-core", "nanobind", "cmake", "ninja")
 CONDITIONS = (
     {"folder": "a", "umask": 0o022, "aged_seconds": 0, "env": {"TZ": "UTC", "LC_ALL": "C.UTF-8", "PYTHONHASHSEED": "1"}},
-    {"folder": "another folder/with a longer name", "umask": 0o077, "aged_seconds": 98765432, "env": {"TZ": "Asia/Kathmandu", "LC_ALL": "C", "PYTHONHASHSEED": "2"}},
+    {"folder": "another-folder/with-a-longer-name", "umask": 0o077, "aged_seconds": 98765432, "env": {"TZ": "Asia/Kathmandu", "LC_ALL": "C", "PYTHONHASHSEED": "2"}},
 )
 
 
@@ -66,10 +66,12 @@ def checkout(commit: str, folder: Path, aged_seconds: int) -> None:
 
 
 def build(source: Path, out: Path, date: str, env: Mapping[str, str]) -> list[Path]:
-    """An sdist of `source`, and a wheel of that sdist, in `out`."""
+    """An sdist of `source`, and a wheel of that sdist, in `out`; both are worked on beside `source`."""
+    work = source.parent / "work"
+    work.mkdir()
     there = all(importlib.util.find_spec(name) for name in ("scikit_build_core", "nanobind"))
     command = [sys.executable, "-m", "build", *["--no-isolation"] * there, "--outdir", str(out), str(source)]
-    done = subprocess.run(command, env={**os.environ, **env, "SOURCE_DATE_EPOCH": date}, cwd=source, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    done = subprocess.run(command, env={**os.environ, **env, "SOURCE_DATE_EPOCH": date, "TMPDIR": str(work)}, cwd=source, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if done.returncode:
         raise SystemExit(f"reproducible: the build failed:\n{done.stdout[-4000:]}")
     return sorted(out.iterdir())
