@@ -36,6 +36,18 @@ def test_rans_with_16_bit_tables_keeps_the_goal(symbols: Array) -> None:
     assert np.array_equal(rans.decode(data, tables, symbols.size), symbols)
 
 
+@holds(60, sources(40))
+def test_rans_with_14_bit_tables_keeps_the_goal_up_to_40_symbols(symbols: Array) -> None:
+    counts = np.bincount(symbols)
+    assert len(rans.encode(symbols, Tables.from_counts(counts, 14))) <= goal(entropy(counts), symbols.size, STATES)
+
+
+@holds(60, sources(8))
+def test_rans_with_12_bit_tables_keeps_the_goal_up_to_8_symbols(symbols: Array) -> None:
+    counts = np.bincount(symbols)
+    assert len(rans.encode(symbols, Tables.from_counts(counts, 12))) <= goal(entropy(counts), symbols.size, STATES)
+
+
 @holds(100, sources(1000), st.integers(10, 16))
 def test_rans_adds_to_any_table_no_more_than_the_goal(symbols: Array, bits: int) -> None:
     counts = np.bincount(symbols)
@@ -58,8 +70,8 @@ def test_lanes_add_to_any_table_no_more_than_the_goal(symbols: Array, bits: int)
     assert np.array_equal(lanes.decode(data, symbols.size, tables), symbols)
 
 
-@holds(100, sources(24))
-def test_lanes_keep_the_goal_up_to_24_symbols(symbols: Array) -> None:
+@holds(100, sources(48))
+def test_lanes_with_12_bit_tables_keep_the_goal_up_to_48_symbols(symbols: Array) -> None:
     tables = LaneTables.from_counts(np.bincount(symbols, minlength=2), 12)
     data = lanes.encode(symbols, tables)
     assert len(data) <= goal(entropy(np.bincount(symbols)), symbols.size, lanes.lanes_of(symbols.size))

@@ -205,5 +205,5 @@ def test_int8_keeps_its_sign_where_no_sample_had_one(backend):
 
 def test_steps_beyond_float32_are_named():
     x = np.array([[[1, -1, 0.25, 1]]], np.float32) * np.finfo(np.float32).max
-    with pytest.raises(InputError, match="step of .* is beyond"):
+    with pytest.raises(InputError, match=r"step of .* is beyond"):
         fitted(x, {"step": 6.0})
