@@ -11,6 +11,7 @@ from tensorpress._native import crc32c as _crc32c
 from tensorpress.core.errors import StreamError
 
 Buffer = bytes | bytearray | memoryview
+MAX_DEPTH = 64  # of nested lists and objects in a header
 
 
 def crc32c(data: Buffer, seed: int = 0) -> int:
@@ -62,10 +63,28 @@ def canonical_json(value: Any) -> bytes:
 
 
 def parse_json(data: Buffer, what: str) -> Any:
+    """The value of `canonical_json`. StreamError for any other form of it, which another reader might take for something else."""
+    text = bytes(data)
     try:
-        return json.loads(bytes(data).decode())
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        value = json.loads(text.decode())
+        canonical = canonical_json(value)
+    except (ValueError, RecursionError) as error:  # ValueError: not UTF-8, not JSON, NaN, half a surrogate, a number of thousands of digits
         raise StreamError(f"{what} is not JSON: {error}") from None
+    if depth_of(value) > MAX_DEPTH:
+        raise StreamError(f"{what} is JSON nested deeper than {MAX_DEPTH}")
+    if canonical != text:
+        at = next((i for i, (a, b) in enumerate(zip(canonical, text)) if a != b), min(len(canonical), len(text)))
+        raise StreamError(f"{what} is not JSON in its one form (keys sorted, each once, no spaces, shortest numbers) from its byte {at} on")
+    return value
+
+
+def depth_of(value: Any) -> int:
+    """How deep lists and objects are nested in a JSON value; 0 for a number."""
+    depth, level = 0, [value]
+    while nested := [found for found in level if isinstance(found, dict | list)]:
+        depth += 1
+        level = [inner for outer in nested for inner in (outer.values() if isinstance(outer, dict) else outer)]
+    return depth
 
 
 def digest(params: Any, state: Mapping[str, Buffer]) -> str:
