@@ -86,21 +86,33 @@ class Plan:
     def from_bytes(cls: type[P], data: Buffer, *, max_nbytes: int = MAX_NBYTES) -> P:
         """StreamError on anything but a whole, undamaged plan of this version."""
         box = Container.from_bytes(data, PLAN, max_nbytes=max_nbytes)
+        check_keys("plan header", box.header, {"family": str, "model": str, "entries": list, "meta": dict})
         try:
             rows = []
-            for number, row in enumerate(box.header["entries"]):
-                prefix = f"{number}/"
-                state = {k.removeprefix(prefix): v for k, v in box.sections.items() if k.startswith(prefix)}
+            states: dict[str, dict[str, Buffer]] = {str(number): {} for number in range(len(box.header["entries"]))}
+            for name, data_of in box.sections.items():
+                owner, _, piece = name.partition("/")
+                if owner not in states:
+                    raise StreamError(f"plan section {name!r} belongs to none of its {len(states)} entries")
+                states[owner][piece] = data_of
+            for number, (row, state) in enumerate(zip(box.header["entries"], states.values())):
+                optional = {"reference": int} if "reference" in row else {}
+                check_keys(f"plan entry {number}", row, {"site": dict, "shape": list, "codec": str, "params": dict, **optional})
+                check_keys(f"site of plan entry {number}", row["site"], {"path": str, "call": int, "what": str, "view": str, "reads": int})
+                if not all(type(n) is int and n >= 0 for n in row["shape"]):
+                    raise StreamError(f"plan entry {number} has the shape {row['shape']}")
                 codec = build_from_stream(row["codec"], row["params"], state)
                 reference = row.get("reference")
-                if reference is not None and not (type(reference) is int and 0 <= reference < number):
+                if reference is not None and not 0 <= reference < number:
                     raise StreamError(f"plan entry {number} refers to entry {reference!r}, which is not one before it")
                 if codec.reference != (reference is not None):
                     raise StreamError(f"plan entry {number}: its codec {'needs a' if codec.reference else 'takes no'} reference")
-                rows.append(Entry(Site(**row["site"]), codec, tuple(int(n) for n in row["shape"]), reference))
-            return cls(box.header["family"], box.header["model"], tuple(rows), box.header["meta"])
+                rows.append(Entry(Site(**row["site"]), codec, tuple(row["shape"]), reference))
+            plan = cls(box.header["family"], box.header["model"], tuple(rows), box.header["meta"])
         except (KeyError, TypeError, AttributeError) as error:
             raise StreamError(f"plan header is malformed: {error!r}") from None
+        plan.__dict__["_bytes"] = bytes(data)  # the digest is that of the file, though a codec's parameters have become more since
+        return plan
 
     def save(self, path: str | Path) -> None:
         """Write atomically: the old file stays whole until the new one is."""
@@ -116,6 +128,15 @@ class Plan:
             return cls.from_bytes(data)
         except StreamError as error:
             raise StreamError(f"plan {path}: {error}") from None
+
+
+def check_keys(what: str, found: Any, keys: Mapping[str, type]) -> None:
+    """StreamError where `found` is not an object of exactly these keys and types."""
+    if not isinstance(found, dict) or set(found) != set(keys):
+        raise StreamError(f"{what} has {sorted(found) if isinstance(found, dict) else type(found).__name__}, not {sorted(keys)}")
+    for key, kind in keys.items():
+        if type(found[key]) is not kind:
+            raise StreamError(f"{what}: {key} is a {type(found[key]).__name__}, not a {kind.__name__}")
 
 
 def write_atomically(path: Path, data: bytes) -> None:
