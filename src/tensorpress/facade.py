@@ -12,7 +12,7 @@ from tensorpress.core import registry
 from tensorpress.core.binary import Buffer
 from tensorpress.core.codec import Codec
 from tensorpress.core.container import MAX_NBYTES
-from tensorpress.core.errors import InputError
+from tensorpress.core.errors import InputError, StreamError
 from tensorpress.core.stream import Stream
 
 
@@ -55,4 +55,9 @@ def decode(data: Buffer, *, max_nbytes: int = MAX_NBYTES) -> NDArray[Any]:
     StreamError on anything but a whole, undamaged stream, and where the array would take more than `max_nbytes`.
     """
     stream = Stream.from_bytes(data, max_nbytes=max_nbytes)
-    return registry.build_from_stream(stream.codec, stream.params, stream.state).decode(stream, max_nbytes=max_nbytes)
+    codec = registry.build_from_stream(stream.codec, stream.params, stream.state)
+    if codec.reference:
+        raise StreamError(f"this stream of {stream.codec!r} opens only beside its reference: as a frame, with a plan")
+    # the stream's digest is verified; the codec's own is another where the stream is older than one of the parameters
+    array: NDArray[Any] = codec.decode_payload(stream.payload, max_nbytes=max_nbytes)
+    return array

@@ -209,6 +209,8 @@ class Codec:
             self.kernel.decode(src, result)
         else:
             result[...] = self.stage.decode(None, src)
+        if result.dtype == bool:  # any level but 0 is true, and true has one byte
+            np.minimum(result.view(np.uint8), 1, out=result.view(np.uint8))
         if out is None or out is result:
             return result
         out[...] = result
