@@ -19,7 +19,7 @@ help:
 	@echo "make setup   only install: .venv/bin/tensorpress works afterwards"
 	@echo "make bench   measure speed and memory beside others (QUICK=1: within 5 minutes; JSON=FILE: write rows, facts, a page)"
 	@echo "make lint    ruff and mypy"
-	@echo "make golden  write the golden streams anew (their difference is to be reviewed)"
+	@echo "make golden  write golden files of new cases, and check that all others are as they were"
 	@echo "make sizes   write benchmarks/sizes.csv anew (its difference is to be reviewed)"
 	@echo "make instructions  write benchmarks/instructions.csv anew: callgrind's counts (likewise)"
 	@echo "make sanitize  native code under AddressSanitizer and UBSan: tests and damaged payloads (QUICK=1: some of them)"
@@ -42,7 +42,7 @@ lint: .venv/.with-lint
 	@$(BIN)/mypy
 
 golden: .venv/.with-test
-	@$(BIN)/python tests/golden/make.py
+	@$(BIN)/python -m tests.golden.make
 
 sizes: .venv/.with-test
 	@$(BIN)/python -m benchmarks.sizes

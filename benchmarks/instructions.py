@@ -25,7 +25,7 @@ from pathlib import Path
 
 import numpy as np
 from benchmarks.synthetic import relu
-from tests.golden.make import OPTIONS
+from tests.golden.cases import OPTIONS
 
 from tensorpress import _native
 from tensorpress.core import registry

@@ -23,7 +23,7 @@ from pathlib import Path
 
 import numpy as np
 from benchmarks.synthetic import tensors
-from tests.golden.make import OPTIONS
+from tests.golden.cases import OPTIONS
 
 from tensorpress.core import registry
 
