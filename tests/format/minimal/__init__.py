@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from . import cells, context, entropy, words
 from .binary import FormatError
-from .container import LIMIT, Json, Payload, Plan, State, open_bundle, open_payload, open_plan, open_stream
+from .container import LIMIT, Json, Payload, Plan, State, open_bundle, open_frame, open_payload, open_plan, open_stream
 from .levels import numbers
 from .parameters import checked
 
-__all__ = ["DECODERS", "FormatError", "decode_bundle", "decode_payload", "decode_stream", "open_bundle", "open_plan"]
+__all__ = ["DECODERS", "FormatError", "decode_bundle", "decode_payload", "decode_stream", "open_bundle", "open_frame", "open_payload", "open_plan", "open_stream"]
 
 DECODERS = {
     "raw": words.raw,

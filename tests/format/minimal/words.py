@@ -6,6 +6,8 @@ import math
 from collections.abc import Callable
 from itertools import accumulate, pairwise
 
+import library_strings  # beside this package
+
 from .binary import Bits, Bytes, FormatError, need
 from .cells import matrix, norms
 from .container import Json, Payload, State
@@ -77,15 +79,11 @@ def strings(params: Json, payload: Payload, expand: Callable[[bytes, int], bytes
 
 
 def zstd(params: Json, state: State, payload: Payload, reference: None) -> bytes:
-    from . import library_strings
-
     need(not state, "zstd has no state")
     return strings(params, payload, library_strings.zstd)
 
 
 def lz4(params: Json, state: State, payload: Payload, reference: None) -> bytes:
-    from . import library_strings
-
     def expand(data: bytes, nbytes: int) -> bytes:
         src = Bytes(data, "block")
         need(src.u(4) == nbytes, "the declared size is not that of the shape")
@@ -96,15 +94,11 @@ def lz4(params: Json, state: State, payload: Payload, reference: None) -> bytes:
 
 
 def blosc2(params: Json, state: State, payload: Payload, reference: None) -> bytes:
-    from . import library_strings
-
     need(not state, "blosc2 has no state")
     return strings(params, payload, library_strings.blosc2)
 
 
 def zfp(params: Json, state: State, payload: Payload, reference: None) -> bytes:
-    from . import library_strings
-
     need(not state, "zfp has no state")
     step, scale = params["step"], params["scale"] or 1.0
     need(payload.is_float or payload.width == 1, f"zfp does not write {payload.dtype}")
