@@ -279,7 +279,9 @@ def ebpc_plane(bits: Bits, planes: list[int]) -> None:
     """Appends what the next code stands for; `planes` begins with one of zeros above the highest."""
     above = planes[-1]
     if bits.take(1):
-        planes.append(above ^ bits.take(7))
+        difference = bits.take(7)
+        need(difference > 0, f"{bits.what}: planes that do not differ, in 8 bits")
+        planes.append(above ^ difference)
     elif bits.take(1):
         planes.append(above)
     elif bits.take(1):
@@ -289,11 +291,12 @@ def ebpc_plane(bits: Bits, planes: list[int]) -> None:
         if kind == 0:
             planes.append(above ^ 127)
         elif kind == 1:
+            need(above > 0, f"{bits.what}: a plane that is zero, and so is that above it")
             planes.append(0)
         else:
             place = bits.take(3)
-            need(place + (kind == 2) < 8 and place < 7, f"{bits.what}: a one beyond 7 bits")
-            planes.append(above ^ ((3 << place >> 1) if kind == 2 else 1 << place))
+            need((kind == 2) <= place < 7, f"{bits.what}: a one beyond 7 bits")
+            planes.append(above ^ (3 << place - 1 if kind == 2 else 1 << place))
 
 
 def ebpc(params: Json, state: State, payload: Payload, reference: None) -> bytes:
