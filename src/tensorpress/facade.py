@@ -13,7 +13,7 @@ from tensorpress.core import registry
 from tensorpress.core.binary import Buffer
 from tensorpress.core.codec import Codec
 from tensorpress.core.container import CHECK_NBYTES, MAX_NBYTES, STREAM, Container
-from tensorpress.core.errors import InputError
+from tensorpress.core.errors import InputError, StreamError
 from tensorpress.core.recover import Recovered
 from tensorpress.core.stream import Stream
 
@@ -72,4 +72,9 @@ def decode(data: Buffer, *, max_nbytes: int = MAX_NBYTES, recover: bool = False)
         found = codec.recover(stream.payload, max_nbytes=max_nbytes, tail=CHECK_NBYTES if last else 0)
         return replace(found, faults=(*box.faults.values(), *found.faults))
     stream = Stream.from_bytes(data, max_nbytes=max_nbytes)
-    return registry.build_from_stream(stream.codec, stream.params, stream.state).decode(stream, max_nbytes=max_nbytes)
+    codec = registry.build_from_stream(stream.codec, stream.params, stream.state)
+    if codec.reference:
+        raise StreamError(f"this stream of {stream.codec!r} opens only beside its reference: as a frame, with a plan")
+    # the stream's digest is verified; the codec's own is another where the stream is older than one of the parameters
+    array: NDArray[Any] = codec.decode_payload(stream.payload, max_nbytes=max_nbytes)
+    return array

@@ -39,10 +39,7 @@ def describe(data: bytes, plan: bytes | None, raw: Path | None) -> list[str]:
         return [f"plan {found.id:08x} of {found.family}", *(f"{e.site['path']}: {e.codec} {tuple(e.shape)}" for e in found.entries)]
     if data[:4] == b"\x89TPB" and plan is None:
         return [f"frame of site {f.site}, {f.nbytes} bytes" for f in open_bundle(data)[1]]
-    if data[:4] == b"\x89TPB":
-        arrays = decode_bundle(data, open_plan(plan or b""))
-    else:
-        arrays = [(None, *decode_stream(data))]
+    arrays = decode_bundle(data, open_plan(plan or b"")) if data[:4] == b"\x89TPB" else [(None, *decode_stream(data))]
     if raw:
         raw.write_bytes(b"".join(values for *_, values in arrays))
     return [("" if site is None else f"site {site}: ") + f"{p.dtype} {p.shape} {hashlib.sha256(v).hexdigest()}" for site, p, v in arrays]

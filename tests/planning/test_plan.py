@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import pytest
 
 from tensorpress.core import registry
@@ -78,16 +80,40 @@ def test_noise_never_breaks_the_limit():
     assert found.met and found.value <= 8.0 and (found.quality, found.value) in found.tried
 
 
+def older(data: bytes, key: str) -> bytes:
+    """A plan as a version wrote it that did not have a parameter yet."""
+    box = Container.from_bytes(data, PLAN)
+    rows = [{**row, "params": {k: v for k, v in row["params"].items() if k != key}} for row in box.header["entries"]]
+    return Container(PLAN, {**box.header, "entries": rows}, box.sections).to_bytes()
+
+
+def test_a_plan_older_than_a_parameter_keeps_its_id():
+    made = plan("dct_cm")
+    data = older(made.to_bytes(), "masks")
+    assert len(data) < len(made.to_bytes())
+    found = Plan.from_bytes(data)
+    assert found.digest == hashlib.sha256(data).hexdigest() != made.digest
+    assert found.to_bytes() == data and found.entries[0].codec.params == made.entries[0].codec.params
+
+
+def changed(data: bytes, **of: object) -> bytes:
+    box = Container.from_bytes(data, PLAN)
+    header, sections = dict(box.header), dict(box.sections)
+    entry = {**header["entries"][0], **{k: v for k, v in of.items() if k in ("shape", "site", "extra", "reference")}}
+    header |= {"entries": [entry, *header["entries"][1:]]} | {k: v for k, v in of.items() if k in ("more", "model", "meta")}
+    return Container(PLAN, header, sections | of.get("sections", {})).to_bytes()
+
+
 @pytest.mark.parametrize(
-    "change",
-    [{"meta": None}, {"meta": [""]}, {"family": 3}, {"model": None}, {"entries": {}}, {"shape": ["x"]}, {"shape": [-1]}, {"shape": [2.5]}, {"site": {"path": 3}},
-     {"site": {"path": "a", "call": "x"}}],
-    ids=str,
+    "of",
+    [
+        {"more": 1}, {"model": 3}, {"meta": []}, {"extra": 1}, {"shape": [1.5]}, {"shape": [-1]}, {"shape": "12"}, {"site": {"path": "a"}},
+        {"site": {"path": [], "call": 0, "what": "relu", "view": "chw", "reads": 1}}, {"reference": None}, {"reference": True},
+        {"sections": {"9/tables": b""}}, {"sections": {"00/tables": b""}}, {"sections": {"tables": b""}},
+    ],
 )  # fmt: skip
-def test_headers_of_other_types_are_refused(change):
-    box = Container.from_bytes(plan("raw").to_bytes(), PLAN)
-    header = dict(box.header)
-    entry = {**header["entries"][0], **{k: v for k, v in change.items() if k in ("shape", "site")}}
-    header = {**header, "entries": [entry], **{k: v for k, v in change.items() if k not in ("shape", "site")}}
-    with pytest.raises(StreamError, match="plan header"):
-        Plan.from_bytes(Container(PLAN, header, box.sections).to_bytes())
+def test_plans_of_another_form_are_refused(of):
+    data = plan().to_bytes()
+    assert changed(data) == data
+    with pytest.raises(StreamError, match=r"plan|site"):
+        Plan.from_bytes(changed(data, **of))

@@ -24,7 +24,7 @@ from tensorpress import _native
 from tensorpress.blocks import bits, dct
 from tensorpress.blocks.levels import TOP, LevelMap, Levels
 from tensorpress.core.codec import DeviceKernel
-from tensorpress.core.errors import StreamError, StripeError
+from tensorpress.core.errors import InputError, StreamError, StripeError
 from tensorpress.core.payload import STRIPE_ROWS, Reader, Writer, chw, stripe_count
 from tensorpress.core.stage import Stage
 
@@ -72,6 +72,12 @@ class CellRules:
     zero_map: bool  # a DCT cell may carry the map of its exact zeros
     plane_codes: bool  # widths may be chosen by plane
     width: int  # fixed width of non-zeros, 0: chosen by cell
+
+
+def check_centroid(codec: str, name: str, centroid: Sequence[float] | None) -> None:
+    """InputError where what is added to magnitudes 1, 2 and >= 3 is not three numbers that levels and their sums can be off by."""
+    if centroid and not (len(centroid) == 3 and all(abs(c) <= 256 for c in centroid)):
+        raise InputError(f"{codec}: {name} is three numbers from -256 to 256, not {list(centroid)}")
 
 
 def make_rules(

@@ -46,6 +46,8 @@ def unpack12(data: bytes, count: int) -> NDArray[np.int16]:
         raise InputError(f"basis of {len(data)} bytes: {count} values take {(count + 1) // 2 * 3}")
     b = np.frombuffer(data, np.uint8).reshape(-1, 3).astype(np.int16)
     flat = np.stack([b[:, 0] | (b[:, 1] & 15) << 8, b[:, 1] >> 4 | b[:, 2] << 4], axis=1).reshape(-1)[:count]
+    if b.size and count % 2 and (b[-1, 1] >> 4 or b[-1, 2]):
+        raise InputError(f"the last 12 bits of a basis of {count} values fill it up and must be zero")
     return (flat ^ 0x800) - np.int16(0x800)
 
 
@@ -60,7 +62,7 @@ class Basis:
 
     def __post_init__(self) -> None:
         for what, value in (("fixed-point unit", self.fixed), ("step", self.step)):
-            if not (isinstance(value, float) and SMALLEST <= value <= LARGEST):
+            if not (isinstance(value, int | float) and SMALLEST <= value <= LARGEST):
                 raise InputError(f"{what} {value!r} lies outside {SMALLEST:g} to {LARGEST:g}")
         if len(self.means) != sum(map(len, self.blocks)) or not np.isfinite(self.means).all():
             raise InputError(f"{len(self.means)} means for {sum(map(len, self.blocks))} channels, or one that is not finite")

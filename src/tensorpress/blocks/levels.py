@@ -77,7 +77,7 @@ class Levels(Stage[Array, LevelMap]):
 
     def __post_init__(self) -> None:
         for what, value in (("scale", self.scale), ("reciprocal", self.reciprocal)):
-            if value is not None and not (isinstance(value, float) and 1e-38 < value < 1e38):
+            if value is not None and not (isinstance(value, int | float) and 1e-38 <= value <= 1e38):
                 raise InputError(f"{what} is {value!r}: a number between 1e-38 and 1e38 is needed")
         if type(self.zero_point) is not int or not 0 <= self.zero_point <= TOP:
             raise InputError(f"zero_point is {self.zero_point!r}: 0 to {TOP} are allowed")

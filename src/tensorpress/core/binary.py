@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +11,7 @@ from tensorpress._native import crc32c as _crc32c
 from tensorpress.core.errors import StreamError
 
 Buffer = bytes | bytearray | memoryview
+MAX_DEPTH = 64  # of nested lists and objects in a header
 
 
 def crc32c(data: Buffer, seed: int = 0) -> int:
@@ -62,19 +62,29 @@ def canonical_json(value: Any) -> bytes:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False).encode()
 
 
-def _finite(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):
-        raise ValueError(f"it holds {text:.40}, which is no finite double")
+def parse_json(data: Buffer, what: str) -> Any:
+    """The value of `canonical_json`. StreamError for any other form of it, which another reader might take for something else."""
+    text = bytes(data)
+    try:
+        value = json.loads(text.decode())
+        canonical = canonical_json(value)
+    except (ValueError, RecursionError) as error:  # ValueError: not UTF-8, not JSON, NaN, half a surrogate, a number of thousands of digits
+        raise StreamError(f"{what} is not JSON: {error}") from None
+    if depth_of(value) > MAX_DEPTH:
+        raise StreamError(f"{what} is JSON nested deeper than {MAX_DEPTH}")
+    if canonical != text:
+        at = next((i for i, (a, b) in enumerate(zip(canonical, text)) if a != b), min(len(canonical), len(text)))
+        raise StreamError(f"{what} is not JSON in its one form (keys sorted, each once, no spaces, shortest numbers) from its byte {at} on")
     return value
 
 
-def parse_json(data: Buffer, what: str) -> Any:
-    """StreamError for anything but JSON, and for NaN, infinity and numbers of thousands of digits."""
-    try:
-        return json.loads(bytes(data).decode(), parse_constant=_finite, parse_float=_finite)
-    except (ValueError, RecursionError) as error:  # UnicodeDecodeError and JSONDecodeError are ValueErrors
-        raise StreamError(f"{what} is not JSON: {error}") from None
+def depth_of(value: Any) -> int:
+    """How deep lists and objects are nested in a JSON value; 0 for a number."""
+    depth, level = 0, [value]
+    while nested := [found for found in level if isinstance(found, dict | list)]:
+        depth += 1
+        level = [inner for outer in nested for inner in (outer.values() if isinstance(outer, dict) else outer)]
+    return depth
 
 
 def digest(params: Any, state: Mapping[str, Buffer]) -> str:

@@ -213,6 +213,8 @@ class Codec:
                 result[...] = self.stage.decode(None, src)
         except StripeError as error:
             raise StripeError(error.number, error.reason, src.place(error.number)) from None
+        if result.dtype == bool:  # any level but 0 is true, and true has one byte
+            np.minimum(result.view(np.uint8), 1, out=result.view(np.uint8))
         if out is None or out is result:
             return result
         out[...] = result

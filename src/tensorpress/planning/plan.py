@@ -85,28 +85,33 @@ class Plan:
     def from_bytes(cls: type[P], data: Buffer, *, max_nbytes: int = MAX_NBYTES) -> P:
         """StreamError on anything but a whole, undamaged plan of this version."""
         box = Container.from_bytes(data, PLAN, max_nbytes=max_nbytes)
+        check_keys("plan header", box.header, {"family": str, "model": str, "entries": list, "meta": dict})
         try:
             rows = []
-            for number, row in enumerate(box.header["entries"]):
-                prefix = f"{number}/"
-                state = {k.removeprefix(prefix): v for k, v in box.sections.items() if k.startswith(prefix)}
+            states: dict[str, dict[str, Buffer]] = {str(number): {} for number in range(len(box.header["entries"]))}
+            for name, data_of in box.sections.items():
+                owner, _, piece = name.partition("/")
+                if owner not in states:
+                    raise StreamError(f"plan section {name!r} belongs to none of its {len(states)} entries")
+                states[owner][piece] = data_of
+            for number, (row, state) in enumerate(zip(box.header["entries"], states.values())):
+                optional = {"reference": int} if "reference" in row else {}
+                check_keys(f"plan entry {number}", row, {"site": dict, "shape": list, "codec": str, "params": dict, **optional})
+                check_keys(f"site of plan entry {number}", row["site"], {"path": str, "call": int, "what": str, "view": str, "reads": int})
+                if not all(type(n) is int and n >= 0 for n in row["shape"]):
+                    raise StreamError(f"plan entry {number} has the shape {row['shape']}")
                 codec = build_from_stream(row["codec"], row["params"], state)
                 reference = row.get("reference")
-                if reference is not None and not (type(reference) is int and 0 <= reference < number):
+                if reference is not None and not 0 <= reference < number:
                     raise StreamError(f"plan entry {number} refers to entry {reference!r}, which is not one before it")
                 if codec.reference != (reference is not None):
                     raise StreamError(f"plan entry {number}: its codec {'needs a' if codec.reference else 'takes no'} reference")
-                site = Site(**row["site"])
-                for name, value in site.to_json().items():
-                    _check(value, int if name in ("call", "reads") else str, f"{name} of entry {number}'s site")
-                for n in row["shape"]:
-                    _check(n, int, f"a dimension of entry {number}")
-                rows.append(Entry(site, codec, tuple(row["shape"]), reference))
-            for name, wanted in {"family": str, "model": str, "entries": list, "meta": dict}.items():
-                _check(box.header[name], wanted, name)
-            return cls(box.header["family"], box.header["model"], tuple(rows), box.header["meta"])
+                rows.append(Entry(Site(**row["site"]), codec, tuple(row["shape"]), reference))
+            plan = cls(box.header["family"], box.header["model"], tuple(rows), box.header["meta"])
         except (KeyError, TypeError, AttributeError) as error:
             raise StreamError(f"plan header is malformed: {error!r}") from None
+        plan.__dict__["_bytes"] = bytes(data)  # the digest is that of the file, though a codec's parameters have become more since
+        return plan
 
     def save(self, path: str | Path) -> None:
         """Write atomically: the old file stays whole until the new one is."""
@@ -124,6 +129,10 @@ class Plan:
             raise StreamError(f"plan {path}: {error}") from None
 
 
-def _check(value: Any, kind: type, what: str) -> None:
-    if type(value) is not kind or (isinstance(value, int) and value < 0):
-        raise StreamError(f"plan header: {what} is {value!r:.80}, not {'a whole number' if kind is int else kind.__name__}")
+def check_keys(what: str, found: Any, keys: Mapping[str, type]) -> None:
+    """StreamError where `found` is not an object of exactly these keys and types."""
+    if not isinstance(found, dict) or set(found) != set(keys):
+        raise StreamError(f"{what} has {sorted(found) if isinstance(found, dict) else type(found).__name__}, not {sorted(keys)}")
+    for key, kind in keys.items():
+        if type(found[key]) is not kind:
+            raise StreamError(f"{what}: {key} is a {type(found[key]).__name__}, not a {kind.__name__}")

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from . import cells, context, entropy, words
 from .binary import FormatError
-from .container import LIMIT, Json, Payload, Plan, State, Stream, open_bundle, open_frame, open_payload, open_plan, open_stream
+from .container import LIMIT, Json, Payload, Plan, State, open_bundle, open_frame, open_payload, open_plan, open_stream
 from .levels import numbers
+from .parameters import checked
+
+__all__ = ["DECODERS", "FormatError", "decode_bundle", "decode_payload", "decode_stream", "open_bundle", "open_frame", "open_payload", "open_plan", "open_stream"]
 
 DECODERS = {
     "raw": words.raw,
@@ -34,7 +37,7 @@ def decode_payload(codec: str, params: Json, state: State, data: bytes, limit: i
     if codec not in DECODERS:
         raise FormatError(f"unknown codec {codec!r}")
     payload = open_payload(data, limit)
-    return payload, DECODERS[codec](params, state, payload, reference)
+    return payload, DECODERS[codec](checked(codec, params), state, payload, reference)
 
 
 def decode_stream(data: bytes, limit: int = LIMIT) -> tuple[Payload, bytes]:

@@ -9,9 +9,9 @@ from itertools import product
 
 from .binary import Bits, Bytes, need
 from .container import Json, Payload, State
-from .levels import assembled, clamp, dead_zone, known, number, scale_of, triple, values_of_levels, whole, zero_of, zvc_levels
+from .levels import ZEROS, assembled, clamp, dead_zone, values_of_levels, zero_of, zvc_levels
 
-COSINES = [64, *map(int, "90 90 90 89 88 87 85 83 82 80 78 75 73 70 67 64 61 57 54 50 46 43 38 36 31 25 22 18 13 9 4 0".split())]
+COSINES = [64, *map(int, ["90", "90", "90", "89", "88", "87", "85", "83", "82", "80", "78", "75", "73", "70", "67", "64", "61", "57", "54", "50", "46", "43", "38", "36", "31", "25", "22", "18", "13", "9", "4", "0"])]
 
 
 @cache
@@ -35,19 +35,10 @@ class Rules:
     """What the parameters fix, for one zero point."""
 
     def __init__(self, params: Json, payload: Payload) -> None:
-        known(params, "profile step scale_rule transform lengths masks scale reciprocal zero_point length keep centroid dct_centroid lagrangian")
-        self.profile = params.get("profile", "extended")
-        need(self.profile in ("paper", "extended", "fixed"), f"parameter profile is {self.profile!r}")
-        self.z, self.step = zero_of(params, payload), number(params, "step", 1, 128, 1.0)
-        scale_of(params, payload)
-        self.length = whole({"length": params.get("length") or 0}, "length", 0, 32)
-        need(self.length in (0, 4, 8, 16, 32), f"parameter length is {self.length}")
-        self.keep = params.get("keep") or []
-        need(isinstance(self.keep, list) and all(k in (0, 1) for k in self.keep), "parameter keep")
-        self.f = dead_zone(params)
+        self.z, self.step, self.f, self.profile = zero_of(params, payload), params["step"], dead_zone(params), params["profile"]
+        self.length, self.keep, self.centroid = params["length"] or 0, params["keep"], params["dct_centroid"] or ZEROS
         paper = self.profile == "paper"
-        self.levels, self.top = zvc_levels(self.z, 1 if paper else self.step, self.f, [0, 0, 0] if paper else triple(params, "centroid"))
-        self.centroid = triple(params, "dct_centroid")
+        self.levels, self.top = zvc_levels(self.z, 1 if paper else self.step, self.f, ZEROS if paper else params["centroid"] or ZEROS)
 
     def kept(self, channel: int) -> bool:
         return not self.keep or bool(self.keep[channel % len(self.keep)])

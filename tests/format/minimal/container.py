@@ -11,7 +11,7 @@ from typing import Any
 from .binary import Bytes, FormatError, canonical, check, need, parse_json, seed
 
 STREAM, PLAN, BUNDLE = b"\x89TPS", b"\x89TPP", b"\x89TPB"
-DTYPES = "float32 float16 float64 uint8 int8 uint16 int16 uint32 int32 uint64 int64 bool".split()
+DTYPES = ["float32", "float16", "float64", "uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64", "bool"]
 LIMIT = 1 << 30
 
 Json = dict[str, Any]

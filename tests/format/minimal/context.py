@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 import math
+import struct
 import zlib
 from collections.abc import Sequence
 
@@ -11,9 +12,8 @@ from .binary import Bits, Bytes, f32, need
 from .cells import cell_depth
 from .container import Json, Payload, State
 from .entropy import Table
-from .levels import assembled, clamp, known, number, restored, whole
+from .levels import assembled, clamp, restored
 
-PARAMETERS = "backend step lagrangian cap earlier neighbours classes centroids exponents scale_rule scale reciprocal zero_point"
 NEAR = ((0, -1), (-1, 0), (-1, -1), (-1, 1), (0, -2), (-2, 0))  # W N NW NE WW NN, as (row, column)
 CROSS = ((0, 0), (0, 1), (1, 0), (0, -1), (-1, 0))  # the same place, E S W N
 
@@ -31,7 +31,6 @@ class Model:
         self.fast, self.linear, self.reference = flags & 1, flags & 2, flags & 4
         need(flags < 8 and bool(self.fast) == (backend == "fast"), "model: flags")
         need(self.low + self.high <= 255 and earlier <= 16, "model: L + H or E")
-        need(1 <= channels <= 65536, f"model: {channels} channels")
         if self.fast:
             need(src.u(1) == 1, "model: a byte that is not 1")
             self.tokens = src.u(1)
@@ -39,12 +38,16 @@ class Model:
         else:
             self.parts = src.u(1)
             need(1 <= self.parts <= 16, "model: parts")
-        (base,) = floats(src, 1)
+        (base,) = struct.unpack("<f", src.take(4))
+        need(1e-37 < base < 1e37, f"model: a step of {base}")
         self.lowest, self.shift, count = src.i(4), src.u(1), src.u(1)
         self.edges = [src.u(2) for _ in range(count)]
-        need(all(a < b for a, b in zip(self.edges, self.edges[1:] + [128 if self.fast else 1024])), "model: edges of classes do not rise")
+        need(abs(self.lowest) < 1 << 30 and self.shift <= 30 and count <= 63, "model: the class table")
+        need(self.edges == sorted(self.edges) and max(self.edges, default=0) < (128 if self.fast else 1024), "model: edges of classes do not rise")
         self.classes = k = count + 1
+        need(channels <= len(body), f"model: {channels} channels in {len(body)} bytes")
         self.steps = [self.step_of(base, src.i(1)) for _ in range(channels)]
+        need(all(s > 1e-38 and math.isfinite(s) for s in self.steps), "model: a channel's step")
         self.bias = [src.i(2) for _ in range(channels)]
         planes = [[src.i(2) for _ in range(channels)] for _ in range(earlier)]
         self.earlier = list(zip(*planes)) if earlier else [()] * channels
@@ -55,6 +58,7 @@ class Model:
         self.groups = [src.u(1) for _ in range(channels)]
         self.centroids = [[src.i(1) for _ in range(k)] for _ in range(4)]
         if self.fast:
+            need(not any(self.groups), "model: a group that is not 0")
             sums = [[src.u(2) + 1 for _ in range(k)] for _ in range(self.tokens)]
             rows = [list(row) for row in zip(*sums)]
             need(all(sum(row) == 1 << 11 for row in rows), "model: a class does not sum to 2^11")
@@ -65,6 +69,7 @@ class Model:
             self.cuts = [[[cuts[i][c] for i in part] for part in (range(7), range(7, 10), range(10, 13))] for c in range(k)]
             need(all(a <= b <= 64 for own in self.cuts for part in own for a, b in zip([0, *part], part)), "model: edges of rows do not rise")
             self.bits = list(zip(*[[src.u(1) for _ in range(k)] for _ in range(16)]))
+            need(max(map(max, self.bits)) <= 8, "model: more than 8 extra bits")
             need(all(sum(1 << b for b in own) > self.low + self.high for own in self.bits), "model: symbols do not reach H")
             codes = [[[src.u(1) for _ in range(k)] for _ in range(65)] for _ in range(16)]
             self.rows: list[list[list[int]]] = [[], []]
@@ -99,14 +104,6 @@ class Model:
     def value(self, q: int, k: int, c: int) -> float:
         centroid = self.centroids[min(abs(q), 3)][k]
         return f32(float(128 * q - centroid if q < 0 else 128 * q + centroid) * f32(self.steps[c] / 128))
-
-
-def floats(src: Bytes, n: int) -> list[float]:
-    import struct
-
-    found = list(struct.unpack(f"<{n}f", src.take(4 * n)))
-    need(all(map(math.isfinite, found)), f"{src.what}: a number that is not finite")
-    return found
 
 
 def token_of(q: int, low: int) -> int:
@@ -258,19 +255,16 @@ def fast_stripe(data: bytes, model: Model, payload: Payload, n: int, reference: 
     sizes = [src.u(2) for _ in places] if data else [0] * len(places)
     for (c0, x0), size in zip(places, sizes):
         wide, planes = min(8, columns - x0), min(depth, channels - c0)
-
-        def line_at(line: int) -> int:
-            return (c0 * rows + line) * columns + x0
-
-        own = None if reference is None else [q for line in range(planes * rows) for q in reference[line_at(line) : line_at(line) + wide]]
+        lines = [(c0 * rows + line) * columns + x0 for line in range(planes * rows)]
+        own = None if reference is None else [q for at in lines for q in reference[at : at + wide]]
         box = Box(model, c0, planes, rows, wide, own)
         # the size counts 16-bit words, or with bit 15 the bytes of values that stand as they are
         plain = size >= 0x8000
         need(not plain or size - 0x8000 == len(box.q), f"{what}: a cell of {size - 0x8000} values, not {len(box.q)}")
         cell_values(src.take(size - 0x8000 if plain else 2 * size), 0 < size < 0x8000, box, f"{what}, cell at channel {c0}, column {x0}")
         values = box.values()
-        for line in range(planes * rows):
-            out[line_at(line) : line_at(line) + wide] = values[line * wide : (line + 1) * wide]
+        for line, at in enumerate(lines):
+            out[at : at + wide] = values[line * wide : (line + 1) * wide]
     src.end()
     return out
 
@@ -291,13 +285,7 @@ def quantised(model: Model, reference: Sequence[float], payload: Payload) -> lis
 
 
 def decode(params: Json, state: State, payload: Payload, reference: Sequence[float] | None) -> bytes:
-    known(params, PARAMETERS)
-    backend = params.get("backend", "max")
-    need(backend in ("max", "fast"), f"parameter backend is {backend!r}")
-    for name, low, high, default in (("step", 1, 128, 1.0), ("lagrangian", 0, 1e6, 0.1), ("cap", 0, 1000, 0.0)):
-        number(params, name, low, high, default)
-    for name, top, at_first in (("earlier", 16, 6), ("classes", 64, 0), ("zero_point", 255, 0)):
-        whole(params, name, 0, top, at_first)
+    backend = params["backend"]
     need(set(state) == {"model"}, f"context: state {sorted(state)}")
     model = Model(state["model"], backend)
     need(payload.view[0] == len(model.steps), f"context: {payload.view[0]} channels, the model has {len(model.steps)}")

@@ -6,10 +6,11 @@ import math
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from .binary import Bits, Bytes, f32, need
 from .container import Json, Payload, State
-from .levels import assembled, known, number, restored, whole
+from .levels import assembled, restored
 
 # 8. rANS
 
@@ -83,19 +84,14 @@ def rans_symbols(data: bytes, table: Table, index: Sequence[int] | Iterator[int]
 def read_code_tables(src: Bytes) -> list[dict[tuple[int, int], int]]:
     """For each row (length, code) -> symbol."""
     rows, symbols = src.varint(), src.varint()
-    need(rows > 0 and symbols > 0 and rows * symbols <= 1 << 24, f"{src.what}: {rows} rows of {symbols} symbols")
+    need(0 < rows <= 4096 and 0 < symbols <= 32768, f"{src.what}: {rows} rows of {symbols} symbols")
     bits = Bits(src.take((rows * symbols + 1) // 2), src.what)
     found = []
     for row in range(rows):
         lengths = [bits.take(4) for _ in range(symbols)]
-        used = [n for n in lengths if n]
-        need(sum(2**-n for n in used) == 1 or len(used) == 1, f"{src.what}: row {row} is not a complete code")
-        if len(used) == 1:
-            need(used == [1], f"{src.what}: row {row}")
-            found.append({(0, 0): lengths.index(1)})
-            continue
+        need(sum(2**-n for n in lengths) == 1, f"{src.what}: row {row} is not a complete code")
         code, last, codes = 0, 0, {}
-        for length, symbol in sorted((n, s) for s, n in enumerate(lengths) if n):
+        for length, symbol in sorted((n, s) for s, n in enumerate(lengths)):
             code <<= length - last
             codes[length, code], last = symbol, length
             code += 1
@@ -149,9 +145,9 @@ class RangeBits:
 
 
 def uniform_rans(params: Json, state: State, payload: Payload, reference: None) -> bytes:
-    known(params, "levels table_bits step reciprocal zero_point")
-    levels, bits = whole(params, "levels", 2, 256, 256), whole(params, "table_bits", 11, 12, 12)
-    z, step = whole(params, "zero_point", 0, levels - 1), f32(number(params, "step", 0, 3.5e38))
+    need(None not in (params["step"], params["reciprocal"], params["zero_point"]), "uniform_rans: step, reciprocal and zero_point are needed")
+    levels, bits, z, step = params["levels"], params["table_bits"], params["zero_point"], f32(params["step"])
+    need(z < levels, f"uniform_rans: zero_point {z} of {levels} levels")
     need(set(state) == {"tables"}, f"uniform_rans has state tables, not {sorted(state)}")
     src = Bytes(state["tables"], "tables")
     need(src.u(1) == bits, "tables: not of `table_bits` bits")
@@ -227,24 +223,31 @@ def laned_symbols(data: bytes, table: Table, n: int, what: str) -> list[int]:
 
 
 def klt(params: Json, state: State, payload: Payload, reference: None) -> bytes:
-    known(params, "bits block coder table_bits channels fixed step")
-    channels, block = whole(params, "channels", 1, 65536), whole(params, "block", 0, 65536, 32)
-    step, coder = number(params, "step", 0, 3.5e38), params.get("coder", "rans")
-    need(coder in ("rans", "huffman"), f"parameter coder is {coder!r}")
+    need(None not in (params["channels"], params["fixed"], params["step"]), "klt: channels, fixed and step are needed")
+    channels, block, step, coder, table_bits = (params[k] for k in ("channels", "block", "step", "coder", "table_bits"))
     need(set(state) == {"means", "basis", "classes", "tables"}, f"klt: state {sorted(state)}")
-    need(payload.view[0] == channels, f"klt: {payload.view[0]} channels, not {channels}")
+    need(payload.view[0] == channels or 0 in payload.view, f"klt: {payload.view[0]} channels, not {channels}")
     need(len(state["means"]) == 4 * channels and len(state["classes"]) == channels, "klt: means or classes do not suit the channels")
     means = struct.unpack(f"<{channels}f", state["means"])
+    need(all(map(math.isfinite, means)), "means: one is not finite")
     sizes = [min(block or channels, channels - c) for c in range(0, channels, block or channels)]
     entries = sum(n * n for n in sizes)
     packed = Bits(state["basis"], "basis")
     basis = [(packed.take(12) ^ 0x800) - 0x800 for _ in range(entries)]
+    need(entries % 2 == 0 or packed.take(12) == 0, "basis: padding is not zero")
     packed.end()
+    need(-2048 not in basis, "basis: an entry of -2048")
+    ends = [0, *(sum(n * n for n in sizes[: k + 1]) for k in range(len(sizes)))]
+    need(all(any(basis[a:b]) for a, b in pairwise(ends)), "basis: a block of zeros")
     src, tables = Bytes(state["tables"], "tables"), []
     while src.at < len(src.data):
         low, own = -src.varint(), Bytes(src.take(src.varint()), "tables")
         tables.append((low, read_tables(own) if coder == "rans" else read_code_tables(own)))
         own.end()
+        rows = tables[-1][1].rows if coder == "rans" else tables[-1][1]  # type: ignore[union-attr]
+        need(len(rows) == 1 and -low < len(rows[0]) <= 4095, f"tables: one of {len(rows[0])} symbols from {low}")
+        need(coder != "rans" or tables[-1][1].bits == table_bits, "tables: not of `table_bits` bits")  # type: ignore[union-attr]
+    need(0 < len(tables) <= 16, f"tables: {len(tables)} classes")
     classes = state["classes"]
     need(max(classes) < len(tables), "klt: a class without a table")
     stripes = []
@@ -265,7 +268,7 @@ def klt(params: Json, state: State, payload: Payload, reference: None) -> bytes:
         c0 = at = 0
         for n in sizes:
             own_basis = [basis[at + i * n : at + (i + 1) * n] for i in range(n)]
-            factor = step / math.sqrt(sum(b * b for row in own_basis for b in row) / n)
+            factor = step / math.sqrt(sum(b * b for row in own_basis for b in row) / n)  # a block of zeros has been refused
             for c in range(n):
                 for p in range(pixels):
                     exact = sum(own_basis[i][c] * coefficients[c0 + i][p] for i in range(n))

@@ -9,6 +9,7 @@ from typing import Any
 from .binary import f32, need
 from .container import Json, Payload
 
+ZEROS = (0.0, 0.0, 0.0)
 FORMATS = {"float32": "f", "float16": "e", "float64": "d"}
 
 
@@ -16,53 +17,29 @@ def clamp(x: int, low: int, high: int) -> int:
     return min(max(x, low), high)
 
 
-def number(params: Json, name: str, low: float, high: float, default: Any = None) -> float:
-    value = params.get(name, default)
-    need(isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high, f"parameter {name} is {value!r}: {low} to {high} are allowed")
-    return value  # type: ignore[no-any-return]
-
-
-def whole(params: Json, name: str, low: int, high: int, default: Any = None) -> int:
-    value = params.get(name, default)
-    need(type(value) is int and low <= value <= high, f"parameter {name} is {value!r}: {low} to {high} are allowed")
-    return value  # type: ignore[no-any-return]
-
-
-def known(params: Json, names: str) -> None:
-    for name in params:
-        need(name in names.split(), f"unknown parameter {name!r}")
-
-
 def float_bytes(values: Sequence[float], dtype: str) -> bytes:
-    """Float32 values in a float type: what is beyond float16 is infinite."""
-    out = bytearray()
-    for v in values:
-        try:
-            out += struct.pack("<" + FORMATS[dtype], v)
-        except OverflowError:
-            out += struct.pack("<" + FORMATS[dtype], float("inf") if v > 0 else float("-inf"))
-    return bytes(out)
+    """Float32 values in a float type, half to even; for float16 clamped."""
+    if dtype == "float16":
+        values = [min(max(v, -65504.0), 65504.0) for v in values]
+    return struct.pack(f"<{len(values)}{FORMATS[dtype]}", *values)
 
 
 def restored(values: Sequence[float], dtype: str) -> bytes:
-    """Float32 values in any type: integers are rounded half to even and clamped."""
+    """Float32 values as floats, or as 8-bit integers: rounded half to even and clamped."""
     if dtype in FORMATS:
         return float_bytes(values, dtype)
-    low, high = {"bool": (0, 1), "int8": (-128, 127), "uint8": (0, 255)}[dtype]
+    need(dtype in ("int8", "uint8"), f"this codec does not write {dtype}")
+    low, high = (-128, 127) if dtype == "int8" else (0, 255)
     return b"".join((clamp(round(v), low, high)).to_bytes(1, "little", signed=low < 0) for v in values)
 
 
 def zero_of(params: Json, payload: Payload) -> int:
-    z = whole(params, "zero_point", 0, 255, 0)
-    return z if payload.is_float else 128 if payload.dtype == "int8" else 0
+    return int(params["zero_point"]) if payload.is_float else 128 if payload.dtype == "int8" else 0
 
 
 def scale_of(params: Json, payload: Payload) -> float:
-    for name in ("scale", "reciprocal"):
-        value = params.get(name)
-        need(value is None or (isinstance(value, float) and 1e-38 < value < 1e38), f"parameter {name} is {value!r}")
-    need(not payload.is_float or params.get("scale") is not None, "the parameters hold no scale: floats cannot be decoded")
-    return f32(params.get("scale") or 1.0)
+    need(not payload.is_float or params["scale"] is not None, "the parameters hold no scale: floats cannot be decoded")
+    return f32(params["scale"] or 1.0)
 
 
 def values_of_levels(levels: Sequence[int], params: Json, payload: Payload) -> bytes:
@@ -73,21 +50,14 @@ def values_of_levels(levels: Sequence[int], params: Json, payload: Payload) -> b
     need(payload.width == 1, f"this codec does not write {payload.dtype}")
     if payload.dtype == "int8":
         return bytes(level ^ 128 for level in levels)
-    return bytes(levels)
+    return bytes(min(level, 1) for level in levels) if payload.dtype == "bool" else bytes(levels)
 
 
 # 6. Symbols of zvc
 
 
 def dead_zone(params: Json) -> float:
-    return 0.5 if params.get("profile") == "paper" or params.get("step", 1.0) == 1 else 0.36
-
-
-def triple(params: Json, name: str) -> list[float]:
-    value = params.get(name)
-    value = [0.0, 0.0, 0.0] if not value else value
-    need(isinstance(value, list) and len(value) == 3 and all(isinstance(c, int | float) and not isinstance(c, bool) for c in value), f"parameter {name}")
-    return value  # type: ignore[no-any-return]
+    return 0.5 if params.get("profile") == "paper" or params["step"] == 1 else 0.36
 
 
 def zvc_levels(z: int, step: float, f: float, centroid: Sequence[float]) -> tuple[list[int], int]:
@@ -107,7 +77,7 @@ def zvc_levels(z: int, step: float, f: float, centroid: Sequence[float]) -> tupl
 
 
 def symbol_levels(params: Json, z: int) -> tuple[list[int], int]:
-    return zvc_levels(z, params.get("step", 1.0), dead_zone(params), triple(params, "centroid"))
+    return zvc_levels(z, params["step"], dead_zone(params), params["centroid"] or ZEROS)
 
 
 def assembled(payload: Payload, stripes: Sequence[Sequence[Any]]) -> list[Any]:

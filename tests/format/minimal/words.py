@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from itertools import accumulate
+from collections.abc import Callable
+from itertools import accumulate, pairwise
+
+import library_strings  # beside this package
 
 from .binary import Bits, Bytes, FormatError, need
 from .cells import matrix, norms
 from .container import Json, Payload, State
 from .entropy import RangeBits, huffman_symbols, rans_symbols, read_code_tables, read_tables
-from .levels import assembled, clamp, known, number, restored, scale_of, symbol_levels, triple, values_of_levels, whole, zero_of, zvc_levels
+from .levels import assembled, clamp, restored, scale_of, symbol_levels, values_of_levels, zero_of
 
-STEPPED = "step scale_rule scale reciprocal zero_point centroid"
 Unpack = Callable[[bytes, int, int, str], list[int]]  # (stripe, its words, bytes of a word, place) -> words
 
 
@@ -20,9 +21,6 @@ def words_of(params: Json, payload: Payload, unpack: Unpack, stepped: bool = Tru
     """The tensor whose words `unpack` takes from each stripe."""
     z = zero_of(params, payload)
     scale_of(params, payload)
-    if stepped:
-        number(params, "step", 1, 128, 1.0)
-        triple(params, "centroid")
     need(wide or payload.is_float or payload.width == 1, f"this codec does not write {payload.dtype}")
     width = 1 if payload.is_float else payload.width
     channels, _, columns = payload.view
@@ -45,7 +43,6 @@ def row_of(data: bytes, n: int, width: int, what: str) -> list[int]:
 
 
 def raw(params: Json, state: State, payload: Payload, reference: None) -> bytes:
-    known(params, "scale_rule scale reciprocal zero_point")
     need(not state, "raw has no state")
     return words_of(params, payload, row_of, stepped=False, wide=True)
 
@@ -54,9 +51,7 @@ def zero_bitmap(src: Bytes, n: int, width: int) -> list[int]:
     bits = Bits(src.take((n + 7) // 8), src.what)
     kept = [bits.take(1) for _ in range(n)]
     bits.end()
-    out = [src.u(width) if bit else 0 for bit in kept]
-    need(all(word > 0 for word, bit in zip(out, kept) if bit), f"{src.what}: a word that is marked non-zero is zero")
-    return out
+    return [src.u(width) if bit else 0 for bit in kept]
 
 
 def zvc(params: Json, state: State, payload: Payload, reference: None) -> bytes:
@@ -66,7 +61,6 @@ def zvc(params: Json, state: State, payload: Payload, reference: None) -> bytes:
         src.end()
         return out
 
-    known(params, STEPPED)
     need(not state, "zvc has no state")
     return words_of(params, payload, unpack, wide=True)
 
@@ -74,53 +68,39 @@ def zvc(params: Json, state: State, payload: Payload, reference: None) -> bytes:
 # 14. Strings of libraries
 
 
-def strings(params: Json, payload: Payload, extra: str, expand: Callable[[bytes, int], bytes]) -> bytes:
+def strings(params: Json, payload: Payload, expand: Callable[[bytes, int], bytes]) -> bytes:
     def unpack(data: bytes, n: int, width: int, what: str) -> list[int]:
         try:
             return row_of(expand(data, n * width), n, width, what)
         except ValueError as error:
             raise FormatError(f"{what}: {error}") from None
 
-    known(params, f"{STEPPED} {extra}")
     return words_of(params, payload, unpack, wide=True)
 
 
 def zstd(params: Json, state: State, payload: Payload, reference: None) -> bytes:
-    from . import library_strings
-
     need(not state, "zstd has no state")
-    whole(params, "level", 1, 22, 3)
-    return strings(params, payload, "level", library_strings.zstd)
+    return strings(params, payload, library_strings.zstd)
 
 
 def lz4(params: Json, state: State, payload: Payload, reference: None) -> bytes:
-    from . import library_strings
-
     def expand(data: bytes, nbytes: int) -> bytes:
         src = Bytes(data, "block")
         need(src.u(4) == nbytes, "the declared size is not that of the shape")
         return library_strings.lz4(src.rest(), nbytes)
 
     need(not state, "lz4 has no state")
-    whole(params, "level", 0, 12, 0)
-    return strings(params, payload, "level", expand)
+    return strings(params, payload, expand)
 
 
 def blosc2(params: Json, state: State, payload: Payload, reference: None) -> bytes:
-    from . import library_strings
-
     need(not state, "blosc2 has no state")
-    whole(params, "level", 1, 9, 5)
-    need(params.get("compressor", "zstd") in ("zstd", "lz4"), "parameter compressor")
-    return strings(params, payload, "level compressor", library_strings.blosc2)
+    return strings(params, payload, library_strings.blosc2)
 
 
 def zfp(params: Json, state: State, payload: Payload, reference: None) -> bytes:
-    from . import library_strings
-
-    known(params, "step scale_rule scale reciprocal zero_point")
     need(not state, "zfp has no state")
-    step, scale = number(params, "step", 0.01, 128, 1.0), number({"scale": params.get("scale") or 1.0}, "scale", 1e-37, 1e37)
+    step, scale = params["step"], params["scale"] or 1.0
     need(payload.is_float or payload.width == 1, f"zfp does not write {payload.dtype}")
     stripes = []
     for n, data in enumerate(payload.stripes):
@@ -138,10 +118,9 @@ def zfp(params: Json, state: State, payload: Payload, reference: None) -> bytes:
 
 
 def apack(params: Json, state: State, payload: Payload, reference: None) -> bytes:
-    known(params, STEPPED)
     need(set(state) == {"ranges", "tables"}, f"apack: state {sorted(state)}")
     starts = [0, *state["ranges"], 256]
-    need(len(starts) == 17 and all(a < b for a, b in zip(starts, starts[1:])), "ranges: not 15 rising numbers")
+    need(len(starts) == 17 and all(a < b for a, b in pairwise(starts)), "ranges: not 15 rising numbers")
     src = Bytes(state["tables"], "tables")
     table = read_tables(src)
     src.end()
@@ -164,9 +143,8 @@ def apack(params: Json, state: State, payload: Payload, reference: None) -> byte
 
 
 def dct2d(params: Json, state: State, payload: Payload, reference: None) -> bytes:
-    known(params, "step slope scale_rule scale reciprocal zero_point")
     need(not state, "dct2d has no state")
-    step, slope = number(params, "step", 1, 128, 4.0), number(params, "slope", 0, 8, 0.15)
+    step, slope = params["step"], params["slope"]
     z, t, n = zero_of(params, payload), matrix(8), norms(8)
     scale_of(params, payload)
     need(payload.is_float or payload.width == 1, f"dct2d does not write {payload.dtype}")
@@ -208,7 +186,6 @@ def rle(params: Json, state: State, payload: Payload, reference: None) -> bytes:
         need(len(out) == n, f"{what}: {len(out)} words, not {n}")
         return out
 
-    known(params, STEPPED)
     need(not state, "rle has no state")
     return words_of(params, payload, unpack)
 
@@ -235,18 +212,15 @@ def csc(params: Json, state: State, payload: Payload, reference: None) -> bytes:
         runs.end()
         return out
 
-    known(params, STEPPED)
     need(not state, "csc has no state")
     return words_of(params, payload, unpack)
 
 
 def huffman(params: Json, state: State, payload: Payload, reference: None) -> bytes:
-    known(params, STEPPED)
     need(set(state) == {"tables"}, f"huffman: state {sorted(state)}")
     src = Bytes(state["tables"], "tables")
     src.varint()
-    step, f = number(params, "step", 1, 128, 1.0), 0.5 if params.get("step", 1.0) == 1 else 0.36
-    count = 1 + max(zvc_levels(z, step, f, [0, 0, 0])[1] for z in (0, 128, whole(params, "zero_point", 0, 255, 0)))
+    count = 1 + max(symbol_levels(params, z)[1] for z in (0, 128, params["zero_point"]))
     need(src.varint() == count, f"tables: not of {count} symbols")
     src.at = 0
     tables = read_code_tables(src)
@@ -256,10 +230,8 @@ def huffman(params: Json, state: State, payload: Payload, reference: None) -> by
 
 
 def slots(params: Json, state: State, payload: Payload, reference: None) -> bytes:
-    known(params, f"{STEPPED} cell layout")
     need(not state, "slots has no state")
-    need(params.get("cell", "deep") in ("deep", "wide") and params.get("layout", "packed") in ("packed", "slot"), "parameter cell or layout")
-    broad, deep = (8, 32) if params.get("cell", "deep") == "deep" else (16, 16)
+    broad, deep = (8, 32) if params["cell"] == "deep" else (16, 16)
     channels, _, columns = payload.view
 
     def cell(data: bytes, n: int, padded: bool, what: str) -> list[int]:
@@ -285,7 +257,7 @@ def slots(params: Json, state: State, payload: Payload, reference: None) -> byte
     def unpack(data: bytes, n: int, width: int, what: str) -> list[int]:
         src, rows, out = Bytes(data, what), n // (channels * columns), [0] * n
         places = [(c, x) for c in range(0, channels, deep) for x in range(0, columns, broad)]
-        packed = params.get("layout", "packed") == "packed"
+        packed = params["layout"] == "packed"
         sizes = [src.u(2) if packed else 2112 for _ in places]
         need(all(size <= 2112 for size in sizes), f"{what}: a cell of more than 2,112 bytes")
         for (c0, x0), size in zip(places, sizes):
@@ -307,7 +279,9 @@ def ebpc_plane(bits: Bits, planes: list[int]) -> None:
     """Appends what the next code stands for; `planes` begins with one of zeros above the highest."""
     above = planes[-1]
     if bits.take(1):
-        planes.append(above ^ bits.take(7))
+        difference = bits.take(7)
+        need(difference > 0, f"{bits.what}: planes that do not differ, in 8 bits")
+        planes.append(above ^ difference)
     elif bits.take(1):
         planes.append(above)
     elif bits.take(1):
@@ -317,11 +291,12 @@ def ebpc_plane(bits: Bits, planes: list[int]) -> None:
         if kind == 0:
             planes.append(above ^ 127)
         elif kind == 1:
+            need(above > 0, f"{bits.what}: a plane that is zero, and so is that above it")
             planes.append(0)
         else:
             place = bits.take(3)
-            need(place + (kind == 2) < 8 and place < 7, f"{bits.what}: a one beyond 7 bits")
-            planes.append(above ^ ((3 << place >> 1) if kind == 2 else 1 << place))
+            need((kind == 2) <= place < 7, f"{bits.what}: a one beyond 7 bits")
+            planes.append(above ^ (3 << place - 1 if kind == 2 else 1 << place))
 
 
 def ebpc(params: Json, state: State, payload: Payload, reference: None) -> bytes:
@@ -346,7 +321,6 @@ def ebpc(params: Json, state: State, payload: Payload, reference: None) -> bytes
         found = iter(words)
         return [next(found) if bit else 0 for bit in kept]
 
-    known(params, STEPPED)
     need(not state, "ebpc has no state")
     return words_of(params, payload, unpack)
 
@@ -355,8 +329,6 @@ def ebpc(params: Json, state: State, payload: Payload, reference: None) -> bytes
 
 
 def predictive(params: Json, state: State, payload: Payload, reference: None) -> bytes:
-    known(params, f"{STEPPED} predictor")
-    need(params.get("predictor", "auto") in ("auto", "spatial", "channel", "both"), "parameter predictor")
     need(set(state) == {"predictor"} and state["predictor"] in (b"spatial", b"channel", b"both"), "predictive: state")
     kind, (channels, _, columns) = state["predictor"], payload.view
 
@@ -364,13 +336,12 @@ def predictive(params: Json, state: State, payload: Payload, reference: None) ->
         coder, rows = RangeBits(data, what), n // (channels * columns)
         chances, sums, counts = [2**15] * 15, [8] * 8, [2] * 8
         out: list[int] = []
+
+        def near(words: list[int], i: int, dy: int, dx: int) -> int:
+            return words[i - dy * columns + dx] if i // columns % rows >= dy and 0 <= i % columns + dx < columns else 0
+
         for i in range(n):
-            y, x = i // columns % rows, i % columns
-
-            def at(dy: int, dx: int) -> int:
-                return out[i - dy * columns + dx] if y >= dy and 0 <= x + dx < columns else 0
-
-            w, north, nw, ne = at(0, -1), at(1, 0), at(1, -1), at(1, 1)
+            w, north, nw, ne = (near(out, i, dy, dx) for dy, dx in ((0, -1), (1, 0), (1, -1), (1, 1)))
             b = out[i - rows * columns] if i >= rows * columns else 0
             context = 3 * sum(v > 0 for v in (w, north, nw, ne)) + (b > 0) + (b > 3)
             p = chances[context]

@@ -23,7 +23,7 @@ import numpy as np
 from tensorpress import _native
 from tensorpress.blocks import channel_dct
 from tensorpress.blocks.cell_fit import fit_centroid, fit_transform
-from tensorpress.blocks.cells import MODES, CellRules, Cells, make_rules, native_cells
+from tensorpress.blocks.cells import MODES, CellRules, Cells, check_centroid, make_rules, native_cells
 from tensorpress.blocks.dct import LENGTHS
 from tensorpress.blocks.levels import Array, Levels
 from tensorpress.blocks.map_kernel import MapKernel
@@ -115,6 +115,10 @@ def check(config: Config) -> None:
     bad = [n for n in (*config.lengths, config.length or 4) if n not in LENGTHS]
     if bad:
         raise InputError(f"dct_cm: DCT lengths are {LENGTHS}, not {bad[0]}")
+    if any(k not in (0, 1) for k in config.keep):
+        raise InputError(f"dct_cm: keep holds {next(k for k in config.keep if k not in (0, 1))!r}, not 0 and 1 alone")
+    for name in ("centroid", "dct_centroid"):
+        check_centroid("dct_cm", name, getattr(config, name))
 
 
 def build(config: Config, state: dict[str, bytes]) -> Codec:

@@ -84,7 +84,7 @@ def build(config: Config, state: Mapping[str, bytes]) -> Codec:
     """InputError where the library is missing. State: none."""
     if not 0.01 <= config.step <= 128:
         raise InputError(f"zfp: step is 0.01 to 128 levels, not {config.step}")
-    if config.scale is not None and not 1e-37 < config.scale < 1e37:
+    if config.scale is not None and not 1e-37 <= config.scale <= 1e37:
         raise InputError(f"zfp: scale is {config.scale!r}: a number between 1e-37 and 1e37 is needed")
 
     def fit(samples: Sequence[Array]) -> Codec:
