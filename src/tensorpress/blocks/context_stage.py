@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tensorpress.blocks.cells import Box, boxes
+from tensorpress.blocks.cells import CELL_COLUMNS, Box, boxes, cell_channels
 from tensorpress.blocks.context_model import ContextModel
 from tensorpress.blocks.uniform import as_float32, check_decodable, restore
 from tensorpress.core.binary import Buffer
 from tensorpress.core.errors import InputError, StreamError
-from tensorpress.core.payload import STRIPE_ROWS, Reader, Writer, chw, stripe_count
+from tensorpress.core.payload import STRIPE_ROWS, Reader, View, Writer, chw, stripe_count
 from tensorpress.core.stage import Stage
 from tensorpress.core.threads import threads
 
@@ -42,6 +42,10 @@ class ContextStage(Stage[Array, None]):
 
     def __init__(self, codec: str, model: ContextModel, lagrangian: float, rounding: float, cap: float) -> None:
         self.codec, self.model, self.lagrangian, self.rounding, self.cap = codec, model, lagrangian, rounding, cap
+
+    def max_stripe_nbytes(self, dtype: np.dtype[Any], view: View, rows: int) -> int:
+        cells = -(-view[0] // cell_channels(view[1], view[2])) * -(-view[2] // CELL_COLUMNS)
+        return 2 * cells + view[0] * rows * view[2]  # a cell whose words take more stands as one byte a value
 
     def encode(self, x: Array, out: Writer) -> None:
         self._encoded(x, out, None)

@@ -11,6 +11,7 @@ from tensorpress._native import crc32c as _crc32c
 from tensorpress.core.errors import StreamError
 
 Buffer = bytes | bytearray | memoryview
+MAX_VARINT_NBYTES = 9
 
 
 def crc32c(data: Buffer, seed: int = 0) -> int:
