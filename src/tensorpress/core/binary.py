@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from tensorpress._native import crc32c as _crc32c
@@ -12,6 +12,7 @@ from tensorpress.core.errors import StreamError
 
 Buffer = bytes | bytearray | memoryview
 MAX_VARINT_NBYTES = 9
+MAX_NUMBER_LENGTH = 64  # characters of a number in JSON
 
 
 def crc32c(data: Buffer, seed: int = 0) -> int:
@@ -62,11 +63,27 @@ def canonical_json(value: Any) -> bytes:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False).encode()
 
 
+def _short(convert: Callable[[str], Any]) -> Callable[[str], Any]:
+    def read(text: str) -> Any:
+        if len(text) > MAX_NUMBER_LENGTH:  # a long number takes time that grows with its square
+            raise ValueError(f"a number of {len(text)} characters; at most {MAX_NUMBER_LENGTH} are allowed")
+        return convert(text)
+
+    return read
+
+
 def parse_json(data: Buffer, what: str) -> Any:
+    """The value that `canonical_json` wrote. StreamError for other bytes, such as a key that stands twice, infinity, deep nesting, a giant number."""
+    data = bytes(data)
     try:
-        return json.loads(bytes(data).decode())
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise StreamError(f"{what} is not JSON: {error}") from None
+        value = json.loads(data.decode(), parse_int=_short(int), parse_float=_short(float))
+        known = canonical_json(value)
+    except (ValueError, RecursionError) as error:
+        raise StreamError(f"{what} is not JSON that can be read: {error}") from None
+    if known != data:
+        at = next((i for i, (a, b) in enumerate(zip(known, data)) if a != b), min(len(known), len(data)))
+        raise StreamError(f"{what} is not in its canonical form, from its byte {at} on")
+    return value
 
 
 def digest(params: Any, state: Mapping[str, Buffer]) -> str:

@@ -235,8 +235,8 @@ def write_bundle(plan: Plan, frames: list[bytes]) -> bytes:
 
 
 def read_bundle(data: Buffer, plan: Plan, *, max_nbytes: int = MAX_NBYTES) -> list[tuple[int, Array]]:
-    """[(site's place in the plan, array)] in the order of writing. StreamError for damage, another plan, or over `max_nbytes` in all."""
-    box = Container.from_bytes(data, BUNDLE, max_nbytes=max_nbytes)
+    """[(site's place in the plan, array)] in the order of writing. StreamError for damage, another plan, or over `max_nbytes` (1 GiB by default) in all."""
+    box = Container.from_bytes(data, BUNDLE, max_nbytes=memoryview(data).nbytes)  # frames are views of the data: what is made of them is counted
     header: Mapping[str, Any] = box.header
     if set(header) != {"plan", "frames"} or set(box.sections) != {"frames"}:
         raise StreamError(f"bundle has the keys {sorted(header)} and sections {sorted(box.sections)}, not plan and frames, and frames")
@@ -245,6 +245,7 @@ def read_bundle(data: Buffer, plan: Plan, *, max_nbytes: int = MAX_NBYTES) -> li
     body = memoryview(box.sections["frames"])
     found: list[tuple[int, Array]] = []
     by_site: list[list[Array]] = [[] for _ in plan.entries]
+    seen = [0] * len(plan.entries)
     at, left = 0, max_nbytes
     while at < len(body):
         frame = read_frame(body, at, max_nbytes=left)
@@ -254,7 +255,7 @@ def read_bundle(data: Buffer, plan: Plan, *, max_nbytes: int = MAX_NBYTES) -> li
         entry = plan.entries[frame.site]
         reference = None
         if entry.reference is not None:  # the same image's: frames of one site stand in the order of the batch
-            number, of = len(by_site[frame.site]), by_site[entry.reference]
+            number, of = seen[frame.site], by_site[entry.reference]
             if number >= len(of):
                 raise StreamError(f"frame at byte {at} of site {frame.site} comes before its reference, site {entry.reference}")
             reference = of[number]
@@ -263,7 +264,10 @@ def read_bundle(data: Buffer, plan: Plan, *, max_nbytes: int = MAX_NBYTES) -> li
         except InputError as error:
             raise StreamError(f"frame at byte {at} of site {frame.site}: {error}") from None
         found.append((frame.site, array))
-        by_site[frame.site].append(array)
+        if frame.site in plan.referenced:
+            by_site[frame.site].append(array)
+        if entry.reference is not None:
+            seen[frame.site] += 1
         at, left = at + frame.nbytes, left - array.nbytes
     if len(found) != header["frames"]:
         raise StreamError(f"bundle holds {len(found)} frames, its header promised {header['frames']}")
