@@ -51,6 +51,7 @@ from tensorpress.cli_parts import (
     write_json,
 )
 from tensorpress.console import one_line
+from tensorpress.core.container import MAX_NBYTES
 from tensorpress.core.errors import InputError, TensorPressError
 
 app = typer.Typer(
@@ -289,7 +290,7 @@ def decode_command(
     source: Annotated[Path, typer.Argument(metavar="X.tp", help="A stream.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The array to write: .npy, or .pt for a tensor.")],
     plan_path: Annotated[Path | None, typer.Option("--plan", help="The plan of a plan-bound stream.")] = None,
-    max_nbytes: Annotated[int, typer.Option(help="Refuse arrays larger than this.", min=1)] = 1 << 30,
+    max_nbytes: Annotated[int, typer.Option(help="Refuse arrays and plans larger than this.", min=1)] = MAX_NBYTES,
     recover: Annotated[bool, typer.Option("--recover", help="Take what is intact of a damaged or cut stream: rows whose checks are right, 0 elsewhere.")] = False,
     lost: Annotated[Path | None, typer.Option(help="With --recover: a .npy mask to write, true where values are lost.")] = None,
 ) -> None:
@@ -318,26 +319,28 @@ def decode_command(
 @app.command()
 def inspect(
     source: Annotated[Path, typer.Argument(metavar="FILE", help="A stream, plan or bundle.")],
+    max_nbytes: Annotated[int, typer.Option(help="Refuse arrays and plans larger than this.", min=1)] = MAX_NBYTES,
     json_: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """What a file holds, part by part; the parts sum to its size."""
+    from rich.markup import escape
     from rich.table import Table
 
     from tensorpress.files import describe, read_bytes
 
-    found = describe(source, read_bytes(source))
+    found = describe(source, read_bytes(source), max_nbytes)
     if json_:
         out.print_json(data=found)
         return
-    table = Table(title=f"{source}: {found['kind']}, {found['nbytes']:,} bytes")
+    table = Table(title=escape(f"{source}: {found['kind']}, {found['nbytes']:,} bytes"))
     table.add_column("part")
     table.add_column("bytes", justify="right")
     for part, nbytes in found["parts"].items():
-        table.add_row(part, f"{nbytes:,}")
+        table.add_row(escape(part), f"{nbytes:,}")
     out.print(table)
     for key, value in found.items():
         if key not in ("kind", "nbytes", "parts"):
-            out.print(f"{key}: {json.dumps(value) if isinstance(value, dict | list) else value}", highlight=False)
+            out.print(f"{key}: {json.dumps(value) if isinstance(value, dict | list) else value}", highlight=False, markup=False)
 
 
 @app.command("list")

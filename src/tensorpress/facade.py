@@ -65,8 +65,8 @@ def decode(data: Buffer, *, max_nbytes: int = MAX_NBYTES, recover: bool = False)
     where the header or the codec's state is damaged, or nothing of the payload is intact.
     """
     if recover:
-        box = Container.from_bytes(data, STREAM, max_nbytes=max_nbytes, damaged="payload")
-        stream = Stream.from_container(box)
+        box = Container.from_bytes(data, STREAM, max_nbytes=memoryview(data).nbytes, damaged="payload")
+        stream = Stream.from_container(box, max_nbytes=max_nbytes)
         codec = registry.build_from_stream(stream.codec, stream.params, stream.state)
         last = bool(box.faults) and [*box.sections][-1] == "payload"
         found = codec.recover(stream.payload, max_nbytes=max_nbytes, tail=CHECK_NBYTES if last else 0)

@@ -41,6 +41,9 @@ class Rounded(Stage[Any, None]):
     def __init__(self, step: float) -> None:
         self.step = step
 
+    def max_stripe_nbytes(self, dtype: Any, view: tuple[int, int, int], rows: int) -> int:
+        return (2 if self.step else 4) * view[0] * rows * view[2]
+
     def encode(self, x: Any, out: Writer) -> None:
         if not np.isfinite(x).all():
             raise InputError("the tensor holds values that are not finite")

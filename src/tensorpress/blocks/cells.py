@@ -25,7 +25,7 @@ from tensorpress.blocks import bits, dct
 from tensorpress.blocks.levels import TOP, LevelMap, Levels
 from tensorpress.core.codec import DeviceKernel
 from tensorpress.core.errors import InputError, StreamError, StripeError
-from tensorpress.core.payload import STRIPE_ROWS, Reader, Writer, chw, stripe_count
+from tensorpress.core.payload import STRIPE_ROWS, Reader, View, Writer, chw, stripe_count
 from tensorpress.core.stage import Stage
 
 CELL_COLUMNS, CELL_CHANNELS, PLANE = 8, 32, 64
@@ -394,6 +394,10 @@ class Cells(Stage[LevelMap, None]):
         from tensorpress.blocks.gpu.cells import CellsOnDevice
 
         return CellsOnDevice(levels, self.rules_for)
+
+    def max_stripe_nbytes(self, dtype: np.dtype[Any], view: View, rows: int) -> int:
+        cells = -(-view[0] // cell_channels(view[1], view[2])) * -(-view[2] // CELL_COLUMNS)
+        return HEADER_NBYTES * cells + view[0] * rows * view[2]  # no cell takes more than its raw levels
 
     def encode(self, x: LevelMap, out: Writer) -> None:
         shape, rules = chw(out.shape), self.rules_for[x.zero]

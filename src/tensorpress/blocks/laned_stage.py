@@ -13,7 +13,7 @@ from tensorpress.blocks.map_kernel import DIRECT, NOT_FINITE, OUTPUT_SMALL
 from tensorpress.blocks.uniform import QUANTISABLE, Uniform, as_float32, quantise, restore
 from tensorpress.coding.lanes import LaneTables, decode, encode
 from tensorpress.core.errors import InputError, StreamError, StripeError
-from tensorpress.core.payload import STRIPE_ROWS, Reader, Writer, chw, head_bytes, stripe_count
+from tensorpress.core.payload import STRIPE_ROWS, Reader, View, Writer, chw, head_bytes, stripe_count
 from tensorpress.core.stage import Stage
 from tensorpress.core.threads import threads
 
@@ -25,6 +25,9 @@ class LanedStage(Stage[NDArray[np.uint8], None]):
 
     def __init__(self, tables: LaneTables) -> None:
         self.tables = tables
+
+    def max_stripe_nbytes(self, dtype: np.dtype[Any], view: View, rows: int) -> int:
+        return view[0] * rows * view[2]  # a longer string is not taken
 
     def encode(self, x: NDArray[np.uint8], out: Writer) -> None:
         for number in range(stripe_count(out.shape)):

@@ -13,7 +13,7 @@ from tensorpress.blocks.levels import Array, LevelMap, Levels
 from tensorpress.blocks.uniform import restore
 from tensorpress.core.binary import Buffer
 from tensorpress.core.errors import InputError
-from tensorpress.core.payload import Reader, Writer, chw, placed
+from tensorpress.core.payload import Reader, Writer, chw, max_payload_nbytes, placed
 from tensorpress.core.stage import Stage
 
 MIDDLE = np.arange(256) ^ 128  # levels of int8, in the order of their bytes
@@ -28,8 +28,8 @@ class SteppedKernel:
     def accepts(self, dtype: np.dtype[Any], shape: tuple[int, ...]) -> bool:
         return dtype.kind == "f" or dtype.itemsize == 1
 
-    def capacity(self, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
-        return None  # the words' own stage knows no bound
+    def capacity(self, dtype: np.dtype[Any], shape: tuple[int, ...]) -> int:
+        return max_payload_nbytes(dtype, shape, self.words.max_stripe_nbytes)
 
     def encode(self, x: Array, out: Array | None = None, reference: Array | None = None) -> Buffer:
         zero = self.levels.zero_of(x.dtype)

@@ -121,6 +121,11 @@ def _package_merge(counts: Sequence[int]) -> NDArray[np.int64]:
     return lengths
 
 
+def max_nbytes(parts: Sequence[tuple[int, HuffmanTables]]) -> int:
+    """The most bytes that an `Encoder` writes for so many symbols of each table: all of them its longest."""
+    return -(-sum(count * int(tables.lengths.max()) for count, tables in parts) // 8)
+
+
 class Encoder:
     """Collects symbols and writes their codes one after the other. Arrays are held, not copied, until it finishes."""
 

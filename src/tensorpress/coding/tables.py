@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -58,6 +59,17 @@ class Tables:
     def native(self) -> Any:
         """The look-ups of the native kernels, made once."""
         return RansTables(self.cdf, self.bits)
+
+    @cached_property
+    def worst_bits(self) -> NDArray[np.float64]:
+        """(rows, symbols): the most bits that a symbol adds to a rANS string, rounding of states included.
+
+        A state x becomes at most (x / f + 1) 2^bits: it grows by 2^bits / f and, as x is 2^16 at least, by 1 + f / 2^16. Where a word has just
+        gone, x / f is 2^(16 - bits) at least, and the last factor 1 + 2^(bits - 16): a word takes away 16 bits less that one's logarithm.
+        """
+        f = self.frequencies.astype(np.float64)
+        bits = self.bits - np.log2(f) + np.log2(1 + f / 65536)
+        return np.asarray(bits * 16 / (16 - math.log2(1 + 2.0 ** (self.bits - 16))) * (1 + 1e-12))
 
     @classmethod
     def from_frequencies(cls, frequencies: ArrayLike, bits: int = 12) -> Tables:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from tensorpress._native import crc32c as _crc32c
@@ -12,6 +12,8 @@ from tensorpress.core.errors import StreamError
 
 Buffer = bytes | bytearray | memoryview
 MAX_DEPTH = 64  # of nested lists and objects in a header
+MAX_VARINT_NBYTES = 9
+MAX_NUMBER_LENGTH = 64  # characters of a number in JSON
 
 
 def crc32c(data: Buffer, seed: int = 0) -> int:
@@ -62,13 +64,22 @@ def canonical_json(value: Any) -> bytes:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False).encode()
 
 
+def _short(convert: Callable[[str], Any]) -> Callable[[str], Any]:
+    def read(text: str) -> Any:
+        if len(text) > MAX_NUMBER_LENGTH:  # a long number takes time that grows with its square
+            raise ValueError(f"a number of {len(text)} characters; at most {MAX_NUMBER_LENGTH} are allowed")
+        return convert(text)
+
+    return read
+
+
 def parse_json(data: Buffer, what: str) -> Any:
-    """The value of `canonical_json`. StreamError for any other form of it, which another reader might take for something else."""
+    """The value that `canonical_json` wrote. StreamError for any other bytes, which another reader might take for something else."""
     text = bytes(data)
     try:
-        value = json.loads(text.decode())
+        value = json.loads(text.decode(), parse_int=_short(int), parse_float=_short(float))
         canonical = canonical_json(value)
-    except (ValueError, RecursionError) as error:  # ValueError: not UTF-8, not JSON, NaN, half a surrogate, a number of thousands of digits
+    except (ValueError, RecursionError) as error:  # ValueError: not UTF-8, not JSON, NaN, half a surrogate, a giant number
         raise StreamError(f"{what} is not JSON: {error}") from None
     if depth_of(value) > MAX_DEPTH:
         raise StreamError(f"{what} is JSON nested deeper than {MAX_DEPTH}")

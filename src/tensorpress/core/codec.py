@@ -9,11 +9,11 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from tensorpress.core.binary import Buffer, canonical_json, digest, parse_json
+from tensorpress.core.binary import MAX_VARINT_NBYTES, Buffer, canonical_json, digest, parse_json
 from tensorpress.core.container import MAX_NBYTES
 from tensorpress.core.device import blank, dtype_of, from_host, index_of, is_tensor, launching_beside, stays, to_device, to_host
 from tensorpress.core.errors import InputError, StreamError, StripeError
-from tensorpress.core.payload import Reader, Writer, check_size, index_nbytes, placed, sealed
+from tensorpress.core.payload import Reader, Writer, check_size, index_nbytes, max_payload_nbytes, placed, sealed
 from tensorpress.core.recover import Recovered, lost_rows, salvage, stripes_of
 from tensorpress.core.stage import Stage
 from tensorpress.core.stream import MAX_FRAME_HEAD_NBYTES, Stream, frame_head, write_frame
@@ -25,7 +25,7 @@ class Kernel(Protocol):
     """A fused native twin of a codec's whole chain: same bytes, same values."""
 
     def accepts(self, dtype: np.dtype[Any], shape: tuple[int, ...]) -> bool: ...
-    def capacity(self, dtype: np.dtype[Any], shape: tuple[int, ...]) -> int | None: ...  # bytes that are enough for `out`, where known
+    def capacity(self, dtype: np.dtype[Any], shape: tuple[int, ...]) -> int: ...  # bytes that are enough for `out`, whatever the values
     def encode(self, x: Array, out: Array | None = None, reference: Array | None = None) -> Buffer: ...  # a part of `out`, where given
     def decode(self, src: Reader, out: Array) -> None: ...  # bounds are checked; stripes are to be verified inside
 
@@ -159,13 +159,21 @@ class Codec:
         payload = writer.finish()
         return payload if out is None else placed(payload, out)
 
-    def max_encoded_nbytes(self, dtype: np.dtype[Any], shape: tuple[int, ...]) -> int | None:
-        """Bytes that an `out` must have for every array of this type and shape, a frame's head included; None where the codec knows no bound."""
-        dtype = np.dtype(dtype)
+    def max_encoded_nbytes(self, dtype: np.dtype[Any], shape: tuple[int, ...]) -> int:
+        """Bytes that are enough, as an `out` or a frame with its head, for every array of this type and shape that the codec takes.
+
+        InputError for a type or size that no payload has, and for a codec that is not fitted.
+        """
+        dtype, shape = np.dtype(dtype), tuple(shape)
         check_size(dtype, shape)
-        fused = self.kernel is not None and self.kernel.accepts(dtype, shape)
-        nbytes = self.kernel.capacity(dtype, shape) if self.kernel is not None and fused else None
-        return None if nbytes is None else MAX_FRAME_HEAD_NBYTES + nbytes
+        if self.kernel is not None and self.kernel.accepts(dtype, shape):
+            return MAX_FRAME_HEAD_NBYTES + self.kernel.capacity(dtype, shape)
+        return MAX_FRAME_HEAD_NBYTES + max_payload_nbytes(dtype, shape, self.stage.max_stripe_nbytes)
+
+    def max_stream_nbytes(self, dtype: np.dtype[Any], shape: tuple[int, ...]) -> int:
+        """The same for the self-contained form, whose parameters and state are known."""
+        empty = Stream(self.id, self.params, {"payload": b""}, self.state).nbytes
+        return empty + MAX_VARINT_NBYTES - 1 + self.max_encoded_nbytes(dtype, shape) - MAX_FRAME_HEAD_NBYTES
 
     def encode_frame(self, x: Any, site: int, plan_id: int, out: Array | None = None, *, reference: Array | None = None) -> memoryview:
         """The plan-bound form of `x`; in `out`, where given: it may begin up to MAX_FRAME_HEAD_NBYTES behind its front."""
@@ -175,10 +183,7 @@ class Codec:
                 return memoryview(frame) if out is None else placed(frame, writable_bytes(out))
             x = to_host(x)
         if out is None:
-            nbytes = self.max_encoded_nbytes(x.dtype, x.shape)
-            if nbytes is None:
-                return memoryview(write_frame(self.encode_payload(x, reference=reference), site, plan_id))
-            own = np.empty(nbytes, np.uint8)
+            own = np.empty(self.max_encoded_nbytes(x.dtype, x.shape), np.uint8)
             start, end = self._frame_into(own, x, site, plan_id, reference)
             own.resize(end, refcheck=False)  # gives back what was set aside for the worst; no view of it is left
             return own.data[start:]

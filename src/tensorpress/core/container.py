@@ -15,13 +15,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tensorpress.core.binary import Buffer, canonical_json, crc32c, parse_json, read_varint, row_of_bytes, varint
-from tensorpress.core.errors import StreamError
+from tensorpress.core.errors import InputError, StreamError
 
 VERSION = 1
 MAX_NBYTES = 1 << 30  # what a decoder may produce or hold unless told otherwise: 1 GiB
 MAX_SECTIONS = 1 << 16
 CHECK_NBYTES = 4
 STREAM, PLAN, BUNDLE = b"\x89TPS", b"\x89TPP", b"\x89TPB"
+MAX_HEADER_NBYTES = {STREAM: 1 << 20, PLAN: 1 << 24, BUNDLE: 1 << 20}  # parsed, a header takes up to 64 times its size
 KINDS = {STREAM: "stream", PLAN: "plan", BUNDLE: "bundle"}
 
 
@@ -39,7 +40,14 @@ class Container:
     faults: Mapping[str, str] = field(default_factory=dict)  # of sections that were taken although they are damaged
 
     def to_bytes(self) -> bytes:
+        """InputError where `from_bytes` would refuse the header or the number of sections."""
         header = canonical_json(dict(self.header))
+        if len(header) > MAX_HEADER_NBYTES[self.kind] or len(self.sections) > MAX_SECTIONS:
+            raise InputError(f"a {KINDS[self.kind]} with a header of {len(header)} bytes and {len(self.sections)} sections is over what the format allows")
+        try:
+            parse_json(header, "header")
+        except StreamError as error:
+            raise InputError(f"it could not be read again: {error}") from None
         front = [self.kind, bytes([VERSION]), varint(len(header)), header, varint(len(self.sections))]
         for name, data in self.sections.items():
             encoded = name.encode()
@@ -53,8 +61,9 @@ class Container:
 
     @classmethod
     def from_bytes(cls, data: Buffer, kind: bytes, *, max_nbytes: int = MAX_NBYTES, damaged: str = "") -> Container:
-        """Parse and verify. StreamError names the byte and the reason; nothing larger than the input is allocated.
+        """Parse and verify. StreamError names the byte and the reason. `max_nbytes` (1 GiB by default): of all of it.
 
+        Sections are views of `data`. What is allocated is the header, parsed, and the names of the sections.
         `damaged`: the section that may be: then its fault stands in `faults`, and where it is the last one it is all that is left of the
         data, CHECK_NBYTES of which may be its check.
         """
@@ -69,6 +78,8 @@ class Container:
             version = data[4] if len(data) > 4 else "none"
             raise StreamError(f"{what} has format version {version}; this TensorPress reads version {VERSION}")
         size, at = read_varint(data, 5, "header length")
+        if size > MAX_HEADER_NBYTES[kind]:
+            raise StreamError(f"header of {size} bytes; a {what} has one of at most {MAX_HEADER_NBYTES[kind]}")
         if size > len(data) - at:
             raise StreamError(f"header ends at {at + size}, the data at {len(data)}")
         header_at, at = at, at + size

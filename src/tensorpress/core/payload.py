@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -31,9 +31,10 @@ DTYPES = tuple(np.dtype(d) for d in ("f4", "f2", "f8", "u1", "i1", "u2", "i2", "
 DTYPE_CODES = {d: i for i, d in enumerate(DTYPES)}
 
 Shape = tuple[int, ...]
+View = tuple[int, int, int]  # channels, rows, columns
 
 
-def chw(shape: Sequence[int]) -> tuple[int, int, int]:
+def chw(shape: Sequence[int]) -> View:
     """The (channels, rows, columns) view of any shape: leading axes fold into channels, a matrix is (C, W), a vector (C)."""
     if len(shape) >= 3:
         return math.prod(shape[:-2]), shape[-2], shape[-1]
@@ -69,6 +70,16 @@ def check_size(dtype: np.dtype, shape: Shape) -> None:
         raise InputError(f"a tensor of shape {shape} has more than 2^40 values")
     if channels * min(rows, STRIPE_ROWS) * columns * (1 if dtype.kind == "f" else dtype.itemsize) > MAX_STRIPE_NBYTES:
         raise InputError(f"{STRIPE_ROWS} rows of a tensor of shape {shape} take more than a stripe's 4 GiB")
+
+
+def max_payload_nbytes(dtype: np.dtype, shape: Shape, of_stripe: Callable[[np.dtype, View, int], int]) -> int:
+    """The most bytes of a payload whose stripes take at most `of_stripe(dtype, view of the map, rows of the stripe)`."""
+    view, stripes = chw(shape), stripe_count(shape)
+    if stripes == 0:
+        return index_nbytes(dtype, shape)
+    last = view[1] - (stripes - 1) * STRIPE_ROWS
+    whole = (stripes - 1) * of_stripe(dtype, view, STRIPE_ROWS) if stripes > 1 else 0
+    return index_nbytes(dtype, shape) + whole + of_stripe(dtype, view, last)
 
 
 def placed(payload: Buffer, out: NDArray[np.uint8]) -> memoryview:

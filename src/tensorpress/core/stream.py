@@ -59,18 +59,24 @@ class Stream:
 
     @classmethod
     def from_bytes(cls, data: Buffer, *, max_nbytes: int = MAX_NBYTES) -> Stream:
-        """Parse the self-contained form. StreamError on anything but a whole, undamaged stream."""
-        return cls.from_container(Container.from_bytes(data, STREAM, max_nbytes=max_nbytes))
+        """Parse the self-contained form. StreamError on anything but a whole, undamaged stream.
+
+        `max_nbytes` (1 GiB by default) limits what is made of the data: its state here, the array in `Codec.decode`. The data itself is there already, and the
+        payload is a view of it: a raw array of just `max_nbytes` opens, though its stream is longer.
+        """
+        return cls.from_container(Container.from_bytes(data, STREAM, max_nbytes=memoryview(data).nbytes), max_nbytes=max_nbytes)
 
     @classmethod
-    def from_container(cls, box: Container) -> Stream:
-        """StreamError where it does not hold what a stream has, or other state than it says."""
+    def from_container(cls, box: Container, *, max_nbytes: int = MAX_NBYTES) -> Stream:
+        """StreamError where it does not hold what a stream has, other state than it says, or more state than `max_nbytes`."""
         header = box.header
         if set(header) != {"codec", "params", "shared"} or not isinstance(header["params"], dict) or not isinstance(header["codec"], str):
             raise StreamError(f"stream header has the keys {sorted(header)}, not codec, params and shared")
         if "payload" not in box.sections:
             raise StreamError("stream has no section 'payload'")
         state = {k.removeprefix(STATE): v for k, v in box.sections.items() if k.startswith(STATE)}
+        if sum(map(len, state.values())) > max_nbytes:
+            raise StreamError(f"shared state of {sum(map(len, state.values()))} bytes is over the limit of {max_nbytes}")
         extra = set(box.sections) - {STATE + k for k in state} - {"payload"}
         if extra:
             raise StreamError(f"stream has unknown sections {sorted(extra)}")
@@ -118,7 +124,7 @@ def frame_nbytes(payload_nbytes: int, site: int) -> int:
 
 
 def read_frame(data: Buffer, at: int = 0, *, max_nbytes: int = MAX_NBYTES) -> Frame:
-    """The frame that begins at byte `at`. StreamError where it is cut, damaged or of another version."""
+    """The frame that begins at byte `at`. StreamError where it is cut, damaged, of another version, or declares more than `max_nbytes` (1 GiB by default)."""
     data = memoryview(data)[at:]
     found = _native.read_frame(data)
     if found is not None and found[4] < len(DTYPES) and found[5] * WIDEST_NBYTES <= max_nbytes:

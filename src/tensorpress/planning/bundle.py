@@ -37,11 +37,11 @@ def read_bundle(data: Buffer, plan: Plan, *, max_nbytes: int = MAX_NBYTES, recov
 @overload
 def read_bundle(data: Buffer, plan: Plan, *, max_nbytes: int = MAX_NBYTES, recover: Literal[True]) -> RecoveredBundle: ...
 def read_bundle(data: Buffer, plan: Plan, *, max_nbytes: int = MAX_NBYTES, recover: bool = False) -> list[tuple[int, Array]] | RecoveredBundle:
-    """[(site's place in the plan, array)] in the order of writing. StreamError for damage, another plan, or over `max_nbytes` in all.
+    """[(site's place in the plan, array)] in the order of writing. StreamError for damage, another plan, or over `max_nbytes` (1 GiB by default) in all.
 
     With `recover` the frames may be damaged, cut or missing: see RecoveredBundle. What refers to a lost array is lost as well.
     """
-    box = Container.from_bytes(data, BUNDLE, max_nbytes=max_nbytes, damaged="frames" if recover else "")
+    box = Container.from_bytes(data, BUNDLE, max_nbytes=memoryview(data).nbytes, damaged="frames" if recover else "")  # what is made of frames is counted
     header = box.header
     if set(header) != {"plan", "frames"} or set(box.sections) != {"frames"}:
         raise StreamError(f"bundle has the keys {sorted(header)} and sections {sorted(box.sections)}, not plan and frames, and frames")

@@ -124,12 +124,10 @@ class Run:
         return self.exact and self.watch is None and tensor.device.type == "cpu" and tensor.dtype == torch.float32
 
     def _buffer(self, index: int, source: Any) -> Array | None:
-        """Room for a frame that is not kept; None where its size is not known beforehand."""
+        """Room for a frame that is not kept; None where one is made for it."""
         if self.keep or not isinstance(source, np.ndarray):
             return None
         nbytes = self.plan.entries[index].codec.max_encoded_nbytes(source.dtype, source.shape)
-        if nbytes is None:
-            return None
         held: Array | None = getattr(self._local, "buffer", None)
         if held is None or held.size < nbytes:
             held = self._local.buffer = np.empty(nbytes, np.uint8)

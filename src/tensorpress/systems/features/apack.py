@@ -109,6 +109,12 @@ class RangeWords(WordStage):
             raise InputError("the codec is not fitted: it has no ranges; call fit(samples)")
         super().encode(x, out)
 
+    def max_nbytes(self, words: int, itemsize: int) -> int:
+        if self.ranges is None or self.tables is None:
+            raise InputError("the codec is not fitted: it has no ranges; call fit(samples)")
+        worst = float((self.tables.worst_bits[0] + self.ranges.bits).max())  # of a range's number and an offset in it
+        return 4 + rans.HEAD_NBYTES + int(words * worst / 8) + 1
+
     def pack(self, words: Words) -> bytes:
         assert self.ranges is not None and self.tables is not None
         numbers, offsets = np.empty(words.size, np.uint8), np.empty(words.size + 8, np.uint8)

@@ -46,6 +46,9 @@ class Strings(LibraryWords):
             raise InputError(f"blosc2: level is 1 to 9 and compressor 'zstd' or 'lz4', not {config.level!r} and {config.compressor!r}")
         self.blosc2, self.config = library("blosc2", CARD.id), config
 
+    def max_nbytes(self, words: int, itemsize: int) -> int:
+        return words * itemsize + 32  # BLOSC2_MAX_OVERHEAD: what gets no smaller is copied behind its head
+
     def compress(self, words: Words) -> bytes:
         b = self.blosc2
         kind = b.Codec.ZSTD if self.config.compressor == "zstd" else b.Codec.LZ4

@@ -22,7 +22,7 @@ from tensorpress.blocks.levels import TOP, Array, LevelMap, Levels
 from tensorpress.core.card import Card
 from tensorpress.core.codec import Codec
 from tensorpress.core.errors import InputError, StreamError, StripeError
-from tensorpress.core.payload import STRIPE_ROWS, Reader, Writer, chw, stripe_count
+from tensorpress.core.payload import STRIPE_ROWS, Reader, View, Writer, chw, stripe_count
 from tensorpress.core.stage import Stage
 
 CARD = Card(
@@ -39,6 +39,7 @@ CARD = Card(
     quality_coarse=64.0,
 )
 N, SHIFT, ESCAPE = 8, 16, 255
+OFFSET = 0.4  # of the quantiser: less than a half widens the zero
 Blocks = NDArray[Any]  # (n, 8, 8)
 
 
@@ -62,11 +63,22 @@ class Planes(Stage[LevelMap, None]):
         grown = config.step * (1 + config.slope * np.add.outer(np.arange(N), np.arange(N)))
         scale = np.outer(norms, norms)
         self.forward = 1 / (grown * scale)
+        self.smallest_large = ((ESCAPE + 1) // 2 - OFFSET) * grown  # of a coefficient, in levels of an orthonormal transform
         self.backward = np.rint(grown / scale * 2.0 ** (SHIFT + 14))  # units of 2^-30
+
+    def escapes(self, zero: int) -> int:
+        """How many coefficients of a block can be large at once: the energy of a block, which the transform keeps but for its norm, does for no more."""
+        norm = np.linalg.norm(self.matrix / np.sqrt(np.square(self.matrix).sum(1, keepdims=True)), 2) ** 4
+        energy = N * N * max(zero, TOP - zero) ** 2 * norm * (1 + 1e-9)
+        return int((np.cumsum(np.sort(self.smallest_large.reshape(-1) ** 2)) <= energy).sum())
+
+    def max_stripe_nbytes(self, dtype: np.dtype[Any], view: View, rows: int) -> int:
+        blocks = view[0] * -(-view[2] // N)
+        return 4 + blocks * (N * N // 8 + N * N + 2 * self.escapes(self.levels.zero_of(dtype)))
 
     def coded(self, blocks: Blocks) -> NDArray[np.int64]:
         c = self.matrix @ blocks.astype(np.float64) @ self.matrix.T
-        q = np.sign(c) * np.floor(np.abs(c) * self.forward + 0.4)
+        q = np.sign(c) * np.floor(np.abs(c) * self.forward + OFFSET)
         return np.asarray(np.clip(q, -32767, 32767), np.int64)
 
     def values(self, q: NDArray[np.int64]) -> NDArray[np.int64]:

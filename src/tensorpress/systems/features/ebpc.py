@@ -42,6 +42,10 @@ class Config(SteppedConfig):
 
 
 class BitPlanes(WordStage):
+    def max_nbytes(self, words: int, itemsize: int) -> int:
+        # A word that is not 0 takes 1 bit, its block of 8 at most 80. A lone zero takes 5 bits for 1, which pays where a block is one short: 7 times.
+        return 4 + -(-(words + 28) // 8) + 10 * -(-words // 8)
+
     def pack(self, words: Words) -> bytes:
         return _native.ebpc_encode(words)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -22,7 +23,7 @@ from tensorpress.coding.huffman import HuffmanTables
 from tensorpress.core.card import Card
 from tensorpress.core.codec import Codec
 from tensorpress.core.errors import InputError
-from tensorpress.core.payload import Reader, Writer
+from tensorpress.core.payload import Reader, View, Writer
 from tensorpress.core.stage import Stage
 
 CARD = Card(
@@ -52,6 +53,9 @@ class Codes(Stage[LevelMap, None]):
     def __init__(self, config: Config, levels: Levels, tables: HuffmanTables | None) -> None:
         self.config, self.levels, self.tables = config, levels, tables
         self.inner = Unfitted(CARD.id) if tables is None else EntropyStage([Group(tables)], "huffman")
+
+    def max_stripe_nbytes(self, dtype: np.dtype[Any], view: View, rows: int) -> int:
+        return self.inner.max_stripe_nbytes(dtype, view, rows)
 
     def encode(self, x: LevelMap, out: Writer) -> None:
         self.inner.encode(x.levels, out)

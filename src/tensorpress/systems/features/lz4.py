@@ -45,6 +45,10 @@ class Strings(LibraryWords):
             raise InputError(f"lz4: level is 0 to 12, not {config.level!r}")
         self.lz4, self.level = library("lz4.block", CARD.id), config.level
 
+    def max_nbytes(self, words: int, itemsize: int) -> int:
+        nbytes = words * itemsize
+        return 4 + nbytes + nbytes // 255 + 16  # the decoded size, and LZ4_COMPRESSBOUND of lz4.h
+
     def compress(self, words: Words) -> bytes:
         mode = {"mode": "high_compression", "compression": self.level} if self.level else {"mode": "default"}
         return bytes(self.lz4.compress(words.tobytes(), **mode))

@@ -20,7 +20,7 @@ from tensorpress.blocks.uniform import as_float32, check_decodable, restore
 from tensorpress.core.card import Card
 from tensorpress.core.codec import Codec
 from tensorpress.core.errors import InputError, StreamError, StripeError
-from tensorpress.core.payload import STRIPE_ROWS, Reader, Writer, chw, stripe_count
+from tensorpress.core.payload import STRIPE_ROWS, Reader, View, Writer, chw, stripe_count
 from tensorpress.core.stage import Stage
 
 CARD = Card(
@@ -39,6 +39,10 @@ CARD = Card(
 )
 
 
+HEAD_BITS = 148  # of a stream, whose blocks begin behind it at worst
+BLOCK_BITS = 1 + 8 + 63 + 64 * 32  # of 64 floats: a flag, an exponent, tests of groups, planes
+
+
 @dataclass(frozen=True)
 class Config:
     step: float = 1.0  # twice the error that no value exceeds, in 8-bit levels
@@ -48,9 +52,16 @@ class Config:
     zero_point: int = 0  # level of 0.0; likewise
 
 
+def blocks_of(shape: Sequence[int]) -> int:
+    return math.prod(-(-n // 4) for n in shape)
+
+
 class Zfp(Stage[Array, None]):
     def __init__(self, tolerance: float) -> None:
         self.zfpy, self.tolerance = library("zfpy", CARD.id), tolerance
+
+    def max_stripe_nbytes(self, dtype: np.dtype[Any], view: View, rows: int) -> int:
+        return (HEAD_BITS + blocks_of((view[0], rows, view[2])) * BLOCK_BITS + 63) // 64 * 8  # zfp_stream_maximum_size of zfp.c
 
     def encode(self, x: Array, out: Writer) -> None:
         values = as_float32(x, CARD.id).reshape(chw(x.shape))
@@ -65,7 +76,7 @@ class Zfp(Stage[Array, None]):
         for number in range(stripe_count(src.shape)):
             rows = slice(number * STRIPE_ROWS, (number + 1) * STRIPE_ROWS)
             part, data = out[:, rows], bytes(src.stripe())
-            blocks = math.prod(-(-n // 4) for n in part.shape)
+            blocks = blocks_of(part.shape)
             if len(data) > 8 + blocks * 300:
                 raise StripeError(number, f"{len(data)} bytes, more than zfp writes for {blocks} blocks")
             padded = data + bytes(8 + blocks * 300 - len(data))  # the library reads on where data ends

@@ -47,6 +47,10 @@ class Strings(LibraryWords):
             raise InputError(f"zstd: level is 1 to 22, not {config.level!r}")
         self.zstd, self.level = library("zstandard", CARD.id), config.level
 
+    def max_nbytes(self, words: int, itemsize: int) -> int:
+        nbytes = words * itemsize
+        return nbytes + (nbytes >> 8) + max((1 << 17) - nbytes >> 11, 0)  # ZSTD_COMPRESSBOUND of zstd.h
+
     def compress(self, words: Words) -> bytes:
         return bytes(self.zstd.ZstdCompressor(level=self.level).compress(words.tobytes()))
 
