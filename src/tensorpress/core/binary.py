@@ -9,6 +9,7 @@ from typing import Any
 
 from tensorpress._native import crc32c as _crc32c
 from tensorpress.core.errors import StreamError
+from tensorpress.core.floats import plainly
 
 Buffer = bytes | bytearray | memoryview
 
@@ -56,11 +57,13 @@ def read_varint(data: Buffer, at: int, what: str) -> tuple[int, int]:
     return value, at
 
 
+@plainly
 def canonical_json(value: Any) -> bytes:
     """UTF-8 JSON with sorted keys and no spaces: equal values give equal bytes. NaN and infinity are refused."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False).encode()
 
 
+@plainly
 def parse_json(data: Buffer, what: str) -> Any:
     try:
         return json.loads(bytes(data).decode())
