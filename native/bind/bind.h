@@ -60,6 +60,7 @@ struct nb::detail::type_caster<Sink<Args...>> {
 using Bytes = nb::ndarray<const std::uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;   // any buffer, read only
 using ByteSink = Sink<std::uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 
+void bind_floats(nb::module_& m);
 void bind_maps(nb::module_& m);
 void bind_cells(nb::module_& m);
 void bind_entropy(nb::module_& m);

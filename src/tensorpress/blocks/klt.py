@@ -76,7 +76,7 @@ class Basis:
 
     def forward(self, x: NDArray[np.float32]) -> NDArray[np.float64]:
         """(C, positions) -> whole numbers of steps, unclamped."""
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore", under="ignore"):
             u = quantise(x - self.means[:, None], np.float32(1) / np.float32(self.fixed), -FIXED, FIXED)
         out = np.empty(x.shape)
         at = 0
@@ -148,7 +148,7 @@ def fit_basis(x: NDArray[np.float32], block: int, bits: float) -> tuple[Basis, N
 
     The step is the range of the widest component over 2^bits - 2, the paper's rule, and serves all components.
     """
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", under="ignore"):
         means = x.mean(axis=1, dtype=np.float64).astype(np.float32)
         peak = float(np.abs(x - means[:, None]).max())
     fixed = float(np.float32(min(max(2 * peak / FIXED, SMALLEST), LARGEST)))  # twice the samples' peak: others may pass it

@@ -46,7 +46,8 @@ def scale_and_zero(low: float, high: float) -> tuple[float, float, int]:
 
 def clip_range(samples: Sequence[Array], rule: str) -> tuple[float, float]:
     """The range [low, high] that `samples` need: their extremes ('max') or a percentile of each sign ('p99.99')."""
-    values = np.concatenate([np.asarray(s, np.float32).reshape(-1) for s in samples]) if samples else np.zeros(0, np.float32)
+    with np.errstate(over="ignore", under="ignore"):
+        values = np.concatenate([np.asarray(s, np.float32).reshape(-1) for s in samples]) if samples else np.zeros(0, np.float32)
     if values.size == 0:
         return 0.0, 0.0
     check_finite(values)
@@ -107,7 +108,7 @@ class Levels(Stage[Array, LevelMap]):
         if x.dtype.kind == "f":
             if self.reciprocal is None:
                 raise InputError("the codec is not fitted: it has no scale; call fit(samples)")
-            with np.errstate(over="ignore"):
+            with np.errstate(over="ignore", under="ignore"):
                 y = x.astype(np.float32).reshape(chw(x.shape))
             check_finite(y)
             return LevelMap((quantise(y, np.float32(self.reciprocal), -zero, TOP - zero) + np.int16(zero)).astype(np.uint8), zero)
@@ -123,7 +124,7 @@ class Levels(Stage[Array, LevelMap]):
     def decode(self, y: LevelMap, src: Reader) -> Array:
         scale = np.float32(self.scale_for(src.dtype))
         if src.dtype.kind == "f":
-            with np.errstate(over="ignore"):
+            with np.errstate(over="ignore", under="ignore"):
                 values = (y.levels.astype(np.int32) - self.zero_of(src.dtype)).astype(np.float32) * scale
             return restore(values, src.dtype).reshape(src.shape)
         words = y.levels

@@ -58,7 +58,7 @@ class MapKernel:
             if self.levels.reciprocal is None:
                 raise InputError("the codec is not fitted: it has no scale; call fit(samples)")
             if dtype != np.float32:
-                with np.errstate(over="ignore"):
+                with np.errstate(over="ignore", under="ignore"):
                     x = x.astype(np.float32)
         elif dtype.kind == "b":
             x = x.view(np.uint8)

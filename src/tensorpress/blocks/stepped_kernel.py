@@ -38,7 +38,7 @@ class SteppedKernel:
         if x.dtype.kind == "f":
             if self.levels.reciprocal is None:
                 raise InputError("the codec is not fitted: it has no scale; call fit(samples)")
-            with np.errstate(over="ignore"):
+            with np.errstate(over="ignore", under="ignore"):
                 values = np.ascontiguousarray(x, np.float32).reshape(-1)
             wild = _native.floats_to_words(values, self.levels.reciprocal, zero, table, words)
             if wild >= 0:
@@ -71,6 +71,6 @@ class SteppedKernel:
         levels = self.rules[zero].level_of
         if dtype.kind != "f":
             return levels ^ np.uint8(128) if dtype == np.int8 else levels
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore", under="ignore"):
             values = (levels.astype(np.int32) - zero).astype(np.float32) * np.float32(self.levels.scale_for(dtype))
         return restore(values, dtype)

@@ -9,6 +9,7 @@ from typing import Any
 
 from tensorpress._native import crc32c as _crc32c
 from tensorpress.core.errors import StreamError
+from tensorpress.core.floats import plainly
 
 Buffer = bytes | bytearray | memoryview
 MAX_DEPTH = 64  # of nested lists and objects in a header
@@ -59,6 +60,7 @@ def read_varint(data: Buffer, at: int, what: str) -> tuple[int, int]:
     return value, at
 
 
+@plainly
 def canonical_json(value: Any) -> bytes:
     """UTF-8 JSON with sorted keys and no spaces: equal values give equal bytes. NaN and infinity are refused."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False).encode()
@@ -73,6 +75,7 @@ def _short(convert: Callable[[str], Any]) -> Callable[[str], Any]:
     return read
 
 
+@plainly
 def parse_json(data: Buffer, what: str) -> Any:
     """The value that `canonical_json` wrote. StreamError for any other bytes, which another reader might take for something else."""
     text = bytes(data)

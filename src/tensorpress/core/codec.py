@@ -13,6 +13,7 @@ from tensorpress.core.binary import MAX_VARINT_NBYTES, Buffer, canonical_json, d
 from tensorpress.core.container import MAX_NBYTES
 from tensorpress.core.device import blank, dtype_of, from_host, index_of, is_tensor, launching_beside, stays, to_device, to_host
 from tensorpress.core.errors import InputError, StreamError, StripeError
+from tensorpress.core.floats import plainly
 from tensorpress.core.payload import Reader, Writer, check_size, index_nbytes, max_payload_nbytes, placed, sealed
 from tensorpress.core.recover import Recovered, lost_rows, salvage, stripes_of
 from tensorpress.core.stage import Stage
@@ -118,6 +119,7 @@ class Codec:
         """Bytes a decoder must already hold to read a plan-bound stream: parameters and state."""
         return len(canonical_json(self.params)) + sum(len(v) for v in self.state.values())
 
+    @plainly
     def fit(self, samples: Sequence[Array], references: Sequence[Array] | None = None) -> Codec:
         """A new codec whose scale, steps and tables suit `samples` (arrays of the kind it will encode), each with its reference."""
         if references is not None and not self.takes_reference:
@@ -145,6 +147,7 @@ class Codec:
             x = to_host(x)
         return self._written(x, None if out is None else writable_bytes(out, x), fused, reference)
 
+    @plainly
     def _written(self, x: Array, out: Array | None, fused: bool, reference: Array | None) -> Buffer:
         """`encode_payload` of an array; `out` has been looked at."""
         if self.reference:
@@ -199,6 +202,7 @@ class Codec:
         out.data[first - len(head) : first] = head
         return first - len(head), first + len(payload)
 
+    @plainly
     def decode_payload(
         self, payload: Buffer, *, max_nbytes: int = MAX_NBYTES, fused: bool = True, out: Any = None, reference: Array | None = None
     ) -> Any:
@@ -308,6 +312,7 @@ class Codec:
             raise InputError(f"the reference has shape {reference.shape}, the array {shape}")
         return aligned(reference)
 
+    @plainly
     def simulate(self, x: Array, reference: Array | None = None) -> tuple[Array, int]:
         """(what a decoder would give, payload bytes): the same values and the same size as the real thing."""
         if isinstance(self.stage, Simulating):

@@ -15,6 +15,7 @@ from typing import Any
 from tensorpress.core.card import Card
 from tensorpress.core.codec import Codec
 from tensorpress.core.errors import InputError, StreamError, TensorPressError
+from tensorpress.core.floats import plainly
 
 SYSTEMS = Path(__file__).parents[1] / "systems"
 
@@ -46,6 +47,7 @@ def system(codec_id: str) -> ModuleType:
     return importlib.import_module(f"tensorpress.systems.{found.family}.{found.id}")
 
 
+@plainly
 def build(codec_id: str, params: Mapping[str, Any] | None = None, state: Mapping[str, Any] | None = None) -> Codec:
     """A codec from its id, options and shared state. InputError names an option that it does not have."""
     module = system(codec_id)
