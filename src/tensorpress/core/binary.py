@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -61,11 +62,36 @@ def canonical_json(value: Any) -> bytes:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False).encode()
 
 
+MAX_NESTING = 64  # objects and lists within one another
+
+
 def parse_json(data: Buffer, what: str) -> Any:
+    """A JSON value that `canonical_json` can write again. StreamError on anything else: other bytes, numbers that are not finite, half characters, deep nesting."""
+    text = bytes(data)
     try:
-        return json.loads(bytes(data).decode())
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        value = json.loads(text.decode(), parse_float=_finite, parse_constant=_finite)
+        if b"\\u" in text:
+            canonical_json(value)  # half of a surrogate pair is no character
+    except (ValueError, RecursionError) as error:
         raise StreamError(f"{what} is not JSON: {error}") from None
+    if text.count(b"[") + text.count(b"{") > MAX_NESTING and _nesting(value) > MAX_NESTING:
+        raise StreamError(f"{what} has more than {MAX_NESTING} objects and lists within one another")
+    return value
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text[:20]} is no finite number")
+    return value
+
+
+def _nesting(value: Any) -> int:
+    """How many objects and lists lie within one another."""
+    level, deep = [value], 0
+    while level := [v for v in level if isinstance(v, (dict, list))]:
+        level, deep = [inner for v in level for inner in (v.values() if isinstance(v, dict) else v)], deep + 1
+    return deep
 
 
 def digest(params: Any, state: Mapping[str, Buffer]) -> str:

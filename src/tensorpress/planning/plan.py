@@ -17,6 +17,7 @@ from tensorpress.core.binary import Buffer
 from tensorpress.core.codec import Codec
 from tensorpress.core.container import MAX_NBYTES, PLAN, Container
 from tensorpress.core.errors import InputError, StreamError
+from tensorpress.core.payload import MAX_VALUES
 from tensorpress.core.registry import build_from_stream
 from tensorpress.core.site import Site
 
@@ -97,8 +98,14 @@ class Plan:
                     raise StreamError(f"plan entry {number} refers to entry {reference!r}, which is not one before it")
                 if codec.reference != (reference is not None):
                     raise StreamError(f"plan entry {number}: its codec {'needs a' if codec.reference else 'takes no'} reference")
-                rows.append(Entry(Site(**row["site"]), codec, tuple(int(n) for n in row["shape"]), reference))
-            return cls(box.header["family"], box.header["model"], tuple(rows), box.header["meta"])
+                shape = row["shape"]
+                if not isinstance(shape, list) or not all(type(n) is int and 0 <= n <= MAX_VALUES for n in shape):
+                    raise StreamError(f"plan entry {number} has the shape {shape!r}, which is no list of sizes")
+                rows.append(Entry(_typed(Site(**row["site"]), f"site of plan entry {number}"), codec, tuple(shape), reference))
+            plan = cls(box.header["family"], box.header["model"], tuple(rows), box.header["meta"])
+            if not isinstance(plan.family, str) or not isinstance(plan.model, str) or not isinstance(plan.meta, dict):
+                raise StreamError("plan header is malformed: family and model are texts, meta is an object")
+            return plan
         except (KeyError, TypeError, AttributeError) as error:
             raise StreamError(f"plan header is malformed: {error!r}") from None
 
@@ -116,6 +123,17 @@ class Plan:
             return cls.from_bytes(data)
         except StreamError as error:
             raise StreamError(f"plan {path}: {error}") from None
+
+
+def _typed(site: Site, what: str) -> Site:
+    """StreamError where a site's texts are no texts, or its counts no counts."""
+    for name, text in (("path", site.path), ("what", site.what), ("view", site.view)):
+        if not isinstance(text, str):
+            raise StreamError(f"{what} has {name} = {text!r}, which is no text")
+    for name, count in (("call", site.call), ("reads", site.reads)):
+        if type(count) is not int or not 0 <= count < 1 << 63:
+            raise StreamError(f"{what} has {name} = {count!r}, which is no count")
+    return site
 
 
 def write_atomically(path: Path, data: bytes) -> None:
