@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # Folders stand in the list as well: a file that was removed changes the date of its folder.
 SOURCES := pyproject.toml CMakeLists.txt $(shell find src native -name __pycache__ -prune -o -print)
 
-.PHONY: help setup demo test bench lint golden sizes instructions sanitize clean
+.PHONY: help setup demo test bench lint golden sizes instructions sanitize fuzz clean
 .DELETE_ON_ERROR:
 
 help:
@@ -23,6 +23,7 @@ help:
 	@echo "make sizes   write benchmarks/sizes.csv anew (its difference is to be reviewed)"
 	@echo "make instructions  write benchmarks/instructions.csv anew: callgrind's counts (likewise)"
 	@echo "make sanitize  native code under AddressSanitizer and UBSan: tests and damaged payloads (QUICK=1: some of them)"
+	@echo "make fuzz    every decoder under libFuzzer, what Python reads under atheris (QUICK=1: 3 seconds each; RUNS=…; ONLY=target)"
 	@echo "make clean   remove .venv, the build and caches"
 
 setup: .venv/.with-demo
@@ -52,6 +53,9 @@ instructions: .venv/.with-test
 
 sanitize: .venv/.with-test
 	@$(BIN)/python scripts/sanitize.py $(if $(QUICK),--quick)
+
+fuzz: .venv/.with-test .venv/.with-fuzz
+	@$(BIN)/python scripts/fuzz.py $(if $(QUICK),--quick) $(RUNS:%=--runs %) $(ONLY:%=--only %)
 
 clean:
 	@rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

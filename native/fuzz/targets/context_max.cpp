@@ -70,7 +70,7 @@ Shape shape_for(const MaxModel& m, Input& in) {
   const int kind = in.byte();
   s.element = Element(kind % 3), s.layout = kind / 3 % 4, s.channels = std::int64_t(m.channels);
   s.rows = in.within<std::uint8_t>(1, 24), s.columns = in.within<std::uint8_t>(1, 40);
-  if (kind < 224) s.columns = std::min<std::int64_t>(s.columns, std::max<std::int64_t>(256 / s.channels, 2)), s.rows = std::min<std::int64_t>(s.rows, 1 + 256 / (s.channels * s.columns));
+  if (kind < 248) s.columns = std::min<std::int64_t>(s.columns, std::max<std::int64_t>(256 / s.channels, 2)), s.rows = std::min<std::int64_t>(s.rows, 1 + 256 / (s.channels * s.columns));
   s.stripe = in.below(int((s.rows + 7) / 8));
   return s;
 }

@@ -27,7 +27,7 @@ inline Shape shape_of(Input& in, std::int64_t room) {
   Shape s{};
   s.element = Element(kind % 3), s.layout = kind / 3 % 4;
   s.rows = in.within<std::uint8_t>(1, 24), s.columns = in.within<std::uint8_t>(1, 24);
-  const std::int64_t most = kind >= 224 ? room : std::min<std::int64_t>(room, 256);
+  const std::int64_t most = kind >= 248 || (kind >= 224 && room <= 1 << 12) ? room : std::min<std::int64_t>(room, 256);
   s.channels = in.within<std::uint16_t>(1, std::max<std::int64_t>(most / (s.rows * s.columns), 1));
   s.stripe = in.below(int((s.rows + stripe_rows - 1) / stripe_rows));
   return s;
@@ -203,10 +203,10 @@ inline LevelTables level_tables(Input& in) {
   const int kind = in.below(4), by = in.byte();
   t.zero = kind == 0 || kind == 2 ? 0 : by, found.lossless = kind != 3;
   Input any{std::uint64_t(by) + 1};
-  const int step = 1 + by % 16;
+  const int step = 1 + by % 16, most = 255 / step;
   for (int i = 0; i < 256; ++i) {
-    t.word_of[i] = std::uint8_t(kind == 3 ? any.byte() : kind == 2 ? (i + step / 2) / step : i - t.zero);
-    t.level_of[i] = std::uint8_t(kind == 3 ? any.byte() : kind == 2 ? std::min(i * step, 255) : i + t.zero);
+    t.word_of[i] = std::uint8_t(kind == 3 ? any.byte() : kind == 2 ? std::min((i + step / 2) / step, most) : i - t.zero);
+    t.level_of[i] = std::uint8_t(kind == 3 ? any.byte() : kind == 2 ? std::min(i, most) * step : i + t.zero);
   }
   t.same = true;
   for (int i = 0; i < 256; ++i) t.same = t.same && t.word_of[i] == i && t.level_of[i] == i;
