@@ -29,7 +29,7 @@ std::unique_ptr<Rules> rules_of(Input& in) {
     r->backward.push_back(wild ? in.number<std::int32_t>() : std::int32_t(step * (1 << 14) / norm));
   }
   for (int i = 0; i < 3 * length; ++i) r->shift.push_back(wild ? in.number<std::int32_t>() : std::int32_t((in.byte() - 128) * step * 64 / norm));
-  const int groups = 1 + in.below(3);
+  const int groups = 1 + in.below(in.endless() ? 3 : 16);
   for (int i = 0; i < groups * length; ++i) r->keep.push_back(std::uint8_t(in.below(4) != 0));
   r->cells = {r->levels.tables.zero, r->levels.tables.word_of, r->levels.tables.level_of, length, r->matrix.data(), r->keep.data(), int(r->keep.size()),
               r->forward.data(), std::uint32_t((1 << 20) * dead_zone), r->backward.data(), r->shift.data(), in.byte() / 8.0, std::uint32_t(in.below(16) | 2),

@@ -20,7 +20,7 @@ std::unique_ptr<Rules> rules_of(Input& in) {
   std::memcpy(d.level_of, levels.tables.level_of, 256);
   for (int k = 0; k < d.length; ++k)
     d.multiplier[k] = in.number<std::uint16_t>(), d.offset[k] = in.number<std::uint16_t>(), d.backward[k] = in.number<std::int16_t>();
-  const int masked = in.below(2), groups = 1 + in.below(3);
+  const int masked = in.below(2), groups = 1 + in.below(in.endless() ? 3 : 16);
   for (int i = 0; i < groups * std::max(d.length, 1); ++i) r->keep.push_back(std::uint8_t(!masked || in.below(4)));
   d.keep = r->keep.data(), d.keep_size = std::int64_t(r->keep.size());
   d.keeps_all = std::count(r->keep.begin(), r->keep.end(), 0) == 0;

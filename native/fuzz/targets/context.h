@@ -36,7 +36,7 @@ inline ModelFront front_of(Input& in, bool fast) {
   const int flags = in.byte();
   m.linear = flags & 2, m.reference = flags & 4;
   m.low = in.byte(), m.high = in.within<std::uint8_t>(0, 255 - m.low);
-  m.channels = in.within<std::uint32_t>(0, 72);
+  m.channels = in.within<std::uint32_t>(0, in.endless() ? 12 : 72);  // few, for speed; those of golden streams have more
   m.earlier = in.within<std::uint8_t>(0, 16);
   if (fast) in.byte();
   m.kind = fast ? in.byte() : in.within<std::uint8_t>(1, 16);
@@ -45,7 +45,7 @@ inline ModelFront front_of(Input& in, bool fast) {
   if (!(m.base > 1e-20f && m.base < 1e20f)) m.base = 0.25f;
   m.bins_low = in.within<std::int32_t>(1 - (1 << 30), (1 << 30) - 1);
   m.bins_shift = in.within<std::uint8_t>(0, 30);
-  const int count = in.within<std::uint8_t>(0, 63);
+  const int count = in.within<std::uint8_t>(0, in.endless() ? 12 : 63);
   for (int i = 0; i < count; ++i) m.edges.push_back(in.within<std::uint16_t>(0, fast ? 127 : 1023));
   std::sort(m.edges.begin(), m.edges.end());
   const std::size_t c = m.channels;

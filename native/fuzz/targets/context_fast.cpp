@@ -56,8 +56,8 @@ std::optional<std::vector<float>> by_stripes(const ContextModel& m, const Frame&
   std::vector<float> out(m.channels * f.plane, 77);
   bool good = true;
   for (int s = 0; s < f.stripes(); ++s)
-    good = context_decode(m, stripes[std::size_t(s)].data(), stripes[std::size_t(s)].size(), m.reference ? f.before.data() + f.at(s) : nullptr, f.plane, f.rows_of(s),
-                          int(f.columns), int(f.rows), out.data() + f.at(s)) && good;
+    good = context_decode(m, begin_of(stripes[std::size_t(s)]), stripes[std::size_t(s)].size(), m.reference ? f.before.data() + f.at(s) : nullptr, f.plane, f.rows_of(s),
+                          int(f.columns), int(f.rows), begin_of(out) + f.at(s)) && good;
   if (!good) return std::nullopt;
   return out;
 }
@@ -71,15 +71,15 @@ void agree_in_lanes(const ContextModel& m, Frame& f, const std::vector<Bytes>& s
   Bytes payload{0, 0};  // a head; what stands in it is for the check alone
   payload.resize(2 + 8 * stripes.size());
   const PayloadTable table(payload.data(), 2);
-  for (std::size_t s = 0; s < stripes.size(); ++s) table.put(payload.data(), std::int64_t(s), stripes[s].data(), stripes[s].size());
+  for (std::size_t s = 0; s < stripes.size(); ++s) table.put(payload.data(), std::int64_t(s), begin_of(stripes[s]), stripes[s].size());
   for (const Bytes& stripe : stripes) payload.insert(payload.end(), stripe.begin(), stripe.end());
   const MapView before = view_of(m, f, f.before.data(), Element::f32);
   const MapView* const beside = m.reference ? &before : nullptr;
   std::vector<float> out(m.channels * f.plane, 33);
-  const Outcome outcome = context_lanes_decode(m, payload.data(), std::int64_t(payload.size()), 2, beside, view_of(m, f, out.data(), Element::f32), 1);
+  const Outcome outcome = context_lanes_decode(m, payload.data(), std::int64_t(payload.size()), 2, beside, view_of(m, f, begin_of(out), Element::f32), 1);
   must((outcome.fault == Fault::none) == expected.has_value(), "lanes accept what stripes refuse, or refuse what they accept");
   if (!expected) return;
-  must(out.empty() || !std::memcmp(out.data(), expected->data(), out.size() * sizeof(float)), "lanes decode to other values");
+  must(out.empty() || !std::memcmp(begin_of(out), expected->data(), out.size() * sizeof(float)), "lanes decode to other values");
   if (!context_exact(m)) return;
   Bytes levels(out.size());
   must(context_lanes_decode(m, payload.data(), std::int64_t(payload.size()), 2, beside, view_of(m, f, levels.data(), Element::u8), 1).fault == Fault::none, "lanes refuse integers");
@@ -91,9 +91,11 @@ void agree_in_lanes(const ContextModel& m, Frame& f, const std::vector<Bytes>& s
 TARGET(in) {
   std::unique_ptr<ContextModel> own;
   const ContextModel& m = kept<ContextModel>(in, own, model_of);
+  if (m.channels == 0) return;  // no stripes
   const int mode = in.byte();
   Frame f{in.within<std::uint8_t>(1, 17), in.within<std::uint8_t>(1, 20), 0, {}};
-  if (mode < 224) f.rows = std::min<std::int64_t>(f.rows, std::max<std::int64_t>(640 / (std::int64_t(m.channels) * f.columns + 1), 1));
+  const auto channels = std::int64_t(m.channels);
+  if (mode < 224) f.columns = std::min<std::int64_t>(f.columns, std::max<std::int64_t>(384 / channels, 2)), f.rows = std::min<std::int64_t>(f.rows, 1 + 384 / (channels * f.columns));
   f.plane = std::size_t(f.rows * f.columns);
   const int edits = mode & 1 ? mode >> 1 & 3 : 0;
   Input edited = in;
@@ -101,7 +103,7 @@ TARGET(in) {
   std::vector<std::size_t> sizes;
   for (int s = 0; s + 1 < f.stripes(); ++s) sizes.push_back(in.number<std::uint16_t>());
   const Bytes rest = in.rest();
-  const float step = m.channels ? 128 * m.step128[0] : 1;
+  const float step = 128 * m.step128[0];
   f.before = floats_of(m.reference ? m.channels * f.plane : 0, rest, step);
   std::vector<Bytes> stripes(std::size_t(f.stripes()));
   if (mode & 1) {
@@ -118,7 +120,7 @@ TARGET(in) {
       Bytes out(std::size_t(context_lanes_capacity(m, f.rows, f.columns, 2))), plain;
       std::vector<float> source = x;
       const MapView before = view_of(m, f, f.before.data(), Element::f32);
-      out.resize(std::size_t(context_lanes_encode(m, view_of(m, f, source.data(), Element::f32), m.reference ? &before : nullptr, head, 2, out.data(), 1)));
+      out.resize(std::size_t(context_lanes_encode(m, view_of(m, f, source.data(), Element::f32), m.reference ? &before : nullptr, head, 2, begin_of(out), 1)));
       for (const Bytes& stripe : stripes) plain.insert(plain.end(), stripe.begin(), stripe.end());
       must(Bytes(out.begin() + 2 + 8 * f.stripes(), out.end()) == plain, "lanes encode to other bytes");
     }

@@ -70,7 +70,7 @@ Shape shape_for(const MaxModel& m, Input& in) {
   const int kind = in.byte();
   s.element = Element(kind % 3), s.layout = kind / 3 % 4, s.channels = std::int64_t(m.channels);
   s.rows = in.within<std::uint8_t>(1, 24), s.columns = in.within<std::uint8_t>(1, 40);
-  if (kind < 224) s.rows = std::min<std::int64_t>(s.rows, std::max<std::int64_t>(640 / (s.channels * s.columns + 1), 1));
+  if (kind < 248) s.columns = std::min<std::int64_t>(s.columns, std::max<std::int64_t>(256 / s.channels, 2)), s.rows = std::min<std::int64_t>(s.rows, 1 + 256 / (s.channels * s.columns));
   s.stripe = in.below(int((s.rows + 7) / 8));
   return s;
 }
@@ -82,12 +82,12 @@ void part(Input& in, const MaxModel& m, const Shape& s) {
   Input edited = in;
   for (int i = 0; i < 3 * (mode & 1 ? edits : 0); ++i) in.byte();
   Bytes data = in.rest();
-  const std::vector<float> before = floats_of(m.reference ? std::size_t(s.values()) : 0, data, m.channels ? 128 * m.step128[0] : 1);
+  const std::vector<float> before = floats_of(m.reference ? std::size_t(s.values()) : 0, data, 128 * m.step128[0]);
   const auto task = [&](const MapView& view) { return MaxTask{&view, m.reference ? before.data() : nullptr, 8 * s.stripe, 0, rows, int(s.columns)}; };
   std::uint8_t fill = 0;
   const auto decoded = [&](const MaxBody& body) {
     fill ^= 0xA5;
-    return read(s, fill, [&](const MapView& view) { return body.decode(m, task(view), data.data(), data.size()); });
+    return read(s, fill, [&](const MapView& view) { return body.decode(m, task(view), begin_of(data), data.size()); });
   };
   if (mode & 1) {
     Map map(s, 0), first(s, 1), second(s, 2);
@@ -112,23 +112,23 @@ void whole(Input& in, const MaxModel& m, Shape s) {
   s.layout = 0, s.element = Element::f32, s.stripe = 0;
   const std::int64_t count = (s.rows + 7) / 8, stripes_whole = std::max<std::int64_t>(count - 2, 0);
   std::vector<std::size_t> sizes;
-  for (int i = 0; i < count; ++i) sizes.push_back(in.number<std::uint16_t>() % 600);
+  for (int i = 0; i < count; ++i) sizes.push_back(in.number<std::uint16_t>());
   const bool encode = in.below(2);
   Input edited = in;
   if (encode)
     for (int i = 0; i < 3; ++i) in.byte();
   const Bytes rest = in.rest();
-  const std::vector<float> x = floats_of(std::size_t(s.values()), rest, m.channels ? 128 * m.step128[0] : 1);
+  const std::vector<float> x = floats_of(std::size_t(s.values()), rest, 128 * m.step128[0]);
   const float* const before = m.reference ? x.data() : nullptr;
   std::vector<float> out(x.size(), 1), again(x.size(), 2);
-  std::vector<Bytes> stripes(m.channels ? std::size_t(count) : 0);
+  std::vector<Bytes> stripes(static_cast<std::size_t>(count));
   const auto view_of = [&](const float* data) {
     return MapView{const_cast<float*>(data), Element::f32, s.channels, s.rows, s.columns, s.rows * s.columns, s.columns, 1, 1, 1};
   };
-  const MapView view = view_of(out.data()), other = view_of(again.data());
+  const MapView view = view_of(begin_of(out)), other = view_of(begin_of(again));
   if (encode) {
     const std::vector<double> lagrangian(std::size_t(count), 0.0);
-    max_encode(m, view_of(x.data()), before, m.channels ? stripes_whole : 0, 1, lagrangian.data(), 0.5, stripes, nullptr, {});
+    max_encode(m, view_of(x.data()), before, stripes_whole, 1, lagrangian.data(), 0.5, stripes, nullptr, {});
     if (!stripes.empty()) edit(edited, 1, stripes.back()), stripes.back() = Bytes(stripes.back());
   } else {
     std::size_t at = 0;
@@ -140,9 +140,9 @@ void whole(Input& in, const MaxModel& m, Shape s) {
   }
   std::vector<MaxBytes> data;
   for (const Bytes& stripe : stripes) data.push_back({stripe.data(), stripe.size()});
-  const std::int64_t first = max_decode(m, data, before, m.channels ? stripes_whole : 0, 1, view);
-  must(first == max_decode(m, data, before, m.channels ? stripes_whole : 0, 3, other), "threads change what is refused");
-  must(first >= 0 || !out.size() || !std::memcmp(out.data(), again.data(), out.size() * sizeof(float)), "threads change what is decoded");
+  const std::int64_t first = max_decode(m, data, before, stripes_whole, 1, view);
+  must(first == max_decode(m, data, before, stripes_whole, 3, other), "threads change what is refused");
+  must(first >= 0 || !out.size() || !std::memcmp(begin_of(out), begin_of(again), out.size() * sizeof(float)), "threads change what is decoded");
 }
 
 }  // namespace
@@ -150,6 +150,7 @@ void whole(Input& in, const MaxModel& m, Shape s) {
 TARGET(in) {
   std::unique_ptr<MaxModel> own;
   const MaxModel& m = kept<MaxModel>(in, own, model_of);
+  if (m.channels == 0) return;  // no stripes
   const bool parts = in.below(3) == 2;
   const Shape shape = shape_for(m, in);
   if (parts) whole(in, m, shape);

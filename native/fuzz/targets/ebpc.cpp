@@ -7,10 +7,10 @@ using namespace tensorpress;
 
 TARGET(in) {
   packed(
-      in, in.within<std::uint16_t>(0, 600), [](const Bytes& data, Bytes& words) { return ebpc_decode(data.data(), data.size(), words.data(), words.size()); },
+      in, in.within<std::uint16_t>(0, 600), [](const Bytes& data, Bytes& words) { return ebpc_decode(begin_of(data), data.size(), begin_of(words), words.size()); },
       [](const Bytes& words) {
         Bytes out;
-        ebpc_encode(words.data(), words.size(), out);
+        ebpc_encode(begin_of(words), words.size(), out);
         return out;
       });
 }

@@ -12,10 +12,10 @@ TARGET(in) {
   Index index;
   if (framed) {
     Frame frame;
-    if (!read_frame_head(data.data(), nbytes, frame)) return;
+    if (!read_frame_head(begin_of(data), nbytes, frame)) return;
     must(frame.start > 0 && frame.start + frame.nbytes <= nbytes, "a frame ends past the data");
-    must(read_index(data.data() + frame.start, frame.nbytes, index), "a frame's index is no index");
-  } else if (!read_index(data.data(), nbytes, index)) {
+    must(read_index(begin_of(data) + frame.start, frame.nbytes, index), "a frame's index is no index");
+  } else if (!read_index(begin_of(data), nbytes, index)) {
     return;
   }
   const std::int64_t whole = framed ? -1 : nbytes;

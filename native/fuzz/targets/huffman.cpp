@@ -54,16 +54,16 @@ void coded(Input& in, const HuffmanView& table) {
   const Bytes data = in.rest();
   if (bit > 8 * data.size()) return;
   std::vector<Symbol> symbols(count), again(count);
-  const std::size_t end = huffman_decode(table, data.data(), data.size(), bit, rows, count, symbols.data());
+  const std::size_t end = huffman_decode(table, begin_of(data), data.size(), bit, rows, count, symbols.data());
   if (end == huffman_cut) return;
   must(end <= 8 * data.size(), "read beyond the data");
   Bytes out((bit + huffman_longest * count) / 8 + huffman_slack);
   std::copy_n(data.begin(), bit / 8, out.begin());
   if (bit % 8) out[bit / 8] = std::uint8_t(data[bit / 8] >> (8 - bit % 8) << (8 - bit % 8));
-  must(huffman_encode(table, symbols.data(), rows, count, out.data(), bit) == end, "the codes of what was decoded have another length");
+  must(huffman_encode(table, symbols.data(), rows, count, begin_of(out), bit) == end, "the codes of what was decoded have another length");
   must(bits_of(out, 0, end) == bits_of(data, 0, end), "the codes of what was decoded are others");
   out.resize((end + 7) / 8);
-  must(huffman_decode(table, out.data(), out.size(), bit, rows, count, again.data()) == end && again == symbols, "symbols do not come back");
+  must(huffman_decode(table, begin_of(out), out.size(), bit, rows, count, begin_of(again)) == end && again == symbols, "symbols do not come back");
 }
 
 }  // namespace

@@ -34,6 +34,7 @@ class Input {
   explicit Input(const Bytes& data) : Input(data.data(), data.size()) {}
   explicit Input(std::uint64_t seed) : endless_(seed * 0x9E3779B97F4A7C15u | 1) {}
 
+  bool endless() const { return endless_; }
   std::uint8_t byte() {
     if (at_ != end_) return *at_++;
     if (!endless_) return 0;
@@ -69,6 +70,13 @@ class Input {
   const std::uint8_t *at_ = nullptr, *end_ = nullptr;
   std::uint64_t endless_ = 0;
 };
+
+// Where they begin: never null, and where there are none, no byte may be read.
+template <class List>
+auto* begin_of(List& list) {
+  static auto* const one = new typename List::value_type[1];
+  return list.empty() ? one + 1 : list.data();
+}
 
 // A few bytes changed, as the input says: each by its place and its new value.
 inline void edit(Input& in, int count, Bytes& data) {

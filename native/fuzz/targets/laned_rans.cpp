@@ -14,12 +14,12 @@ struct Tables {
 std::unique_ptr<Tables> tables_of(Input& in) {
   auto found = std::make_unique<Tables>();
   const int bits = 11 + in.below(2), symbols = in.within<std::uint16_t>(2, 256), kind = in.below(4);
-  const std::uint32_t escape = in.within<std::uint16_t>(0, kind ? 300 : 4096);
+  const std::uint32_t escape = in.within<std::uint16_t>(0, kind < 2 ? 4096 : 300);
   std::vector<std::uint32_t> frequencies(std::size_t(symbols), 0);
   std::uint32_t left = (1u << bits) - escape;
   for (int s = 0; s < symbols && escape <= 1u << bits; ++s) {  // 0 stands for a rare one
-    const std::uint32_t most = std::min<std::uint32_t>(left, kind == 1 ? 4095 : 1 + 4 * left / std::uint32_t(symbols));
-    frequencies[std::size_t(s)] = s + 1 == symbols && kind ? left : in.within<std::uint16_t>(0, most);
+    const std::uint32_t most = std::min<std::uint32_t>(left, kind == 1 ? left : 1 + 4 * left / std::uint32_t(symbols));
+    frequencies[std::size_t(s)] = s + 1 == symbols && kind > 1 ? left : in.within<std::uint16_t>(0, most);
     left -= frequencies[std::size_t(s)];
   }
   const int zero = in.byte();

@@ -56,21 +56,21 @@ TARGET(in) {
     const MapView view{values.data(), s.element, s.channels, s.rows, s.columns, s.rows * s.columns, s.columns, 1, 2, 0.5f};
     const std::int64_t room = max_payload_nbytes(kernel, view, head);
     Bytes out(static_cast<std::size_t>(room)), again(static_cast<std::size_t>(room));
-    must(encode_payload(kernel, view, payload.data(), head, out.data(), room - 1, 1).fault == Fault::output_small, "too small an output is not seen");
-    out.resize(std::size_t(encode_payload(kernel, view, payload.data(), head, out.data(), room, 1).nbytes));
-    again.resize(std::size_t(encode_payload(kernel, view, payload.data(), head, again.data(), room, 3).nbytes));
+    must(encode_payload(kernel, view, payload.data(), head, begin_of(out), room - 1, 1).fault == Fault::output_small, "too small an output is not seen");
+    out.resize(std::size_t(encode_payload(kernel, view, payload.data(), head, begin_of(out), room, 1).nbytes));
+    again.resize(std::size_t(encode_payload(kernel, view, payload.data(), head, begin_of(again), room, 3).nbytes));
     must(out == again, "threads change what is encoded");
     payload = out;
   } else {  // the input's stripes under right checks
     std::vector<std::size_t> sizes;
-    for (std::size_t i = 0; i + 1 < count; ++i) sizes.push_back(in.byte());
+    for (std::size_t i = 0; i + 1 < count; ++i) sizes.push_back(in.number<std::uint16_t>());
     const Bytes rest = in.rest();
     payload.resize(head + 8 * count);
     const PayloadTable table(payload.data(), head);
     std::size_t at = 0;
     for (std::size_t i = 0; i < count; ++i) {
       const std::size_t size = i < sizes.size() ? std::min(sizes[i], rest.size() - at) : rest.size() - at;
-      table.put(payload.data(), std::int64_t(i), rest.data() + at, size);
+      table.put(payload.data(), std::int64_t(i), begin_of(rest) + at, size);
       at += size;
     }
     payload.insert(payload.end(), rest.begin(), rest.end());

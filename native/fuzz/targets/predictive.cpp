@@ -11,10 +11,10 @@ TARGET(in) {
   const std::size_t plane = std::size_t(rows * columns), channels = in.within<std::uint8_t>(0, std::int64_t(600 / plane));
   packed(
       in, channels * plane,
-      [&](const Bytes& data, Bytes& words) { return predictive_decode(data.data(), data.size(), words.data(), channels, plane, rows, columns, by); },
+      [&](const Bytes& data, Bytes& words) { return predictive_decode(begin_of(data), data.size(), begin_of(words), channels, plane, rows, columns, by); },
       [&](const Bytes& words) {
         Bytes out;
-        predictive_encode(words.data(), channels, plane, rows, columns, by, out);
+        predictive_encode(begin_of(words), channels, plane, rows, columns, by, out);
         return out;
       });
 }

@@ -23,8 +23,8 @@ TARGET(in) {
   const std::size_t count = in.within<std::uint16_t>(0, 300);
   const Bytes numbers = in.list<std::uint8_t>(count, 0, 15), data = in.rest();
   Bytes words(count, 0xA5), again(count, 0x5A), own(count), out(count + 8);
-  if (ranges_decode(ranges, numbers.data(), data.data(), std::int64_t(data.size()), std::int64_t(count), words.data()) != words_fine) return;
+  if (ranges_decode(ranges, begin_of(numbers), begin_of(data), std::int64_t(data.size()), std::int64_t(count), begin_of(words)) != words_fine) return;
   for (std::size_t i = 0; i < count; ++i) must(ranges.range_of[words[i]] == numbers[i], "a word lies outside of its range");
-  out.resize(std::size_t(ranges_encode(ranges, words.data(), std::int64_t(count), own.data(), out.data())));
+  out.resize(std::size_t(ranges_encode(ranges, begin_of(words), std::int64_t(count), begin_of(own), begin_of(out))));
   must(own == numbers && out == data, "decoded words have other offsets");
 }

@@ -49,9 +49,9 @@ void coded(Input& in, const RansView& table) {
     for (std::size_t i = 0; i < count; ++i) symbols[i] = Symbol(in.within<std::uint16_t>(0, std::int64_t(table.symbols) - 1));
     std::fill(states, states + rans_lanes, rans_low);
     Bytes out(2 * count);
-    const std::size_t begin = rans_encode(table, symbols.data(), rows, count, first, states, out.data(), out.size());
+    const std::size_t begin = rans_encode(table, symbols.data(), rows, count, first, states, begin_of(out), out.size());
     std::vector<Symbol> found(count);
-    must(rans_decode(table, out.data(), out.size(), begin, rows, count, first, states, found.data()) == out.size() && found == symbols, "symbols do not come back");
+    must(rans_decode(table, begin_of(out), out.size(), begin, rows, count, first, states, begin_of(found)) == out.size() && found == symbols, "symbols do not come back");
     for (const std::uint32_t state : states) must(state == rans_low, "a state does not come back");
     return;
   }
@@ -60,11 +60,11 @@ void coded(Input& in, const RansView& table) {
   std::copy(states, states + rans_lanes, before);
   words = in.rest();
   if (skipped > words.size()) return;
-  const std::size_t end = rans_decode(table, words.data(), words.size(), skipped, rows, count, first, states, symbols.data());
+  const std::size_t end = rans_decode(table, begin_of(words), words.size(), skipped, rows, count, first, states, symbols.data());
   if (end == rans_cut) return;
   must(end <= words.size(), "read beyond the data");
   Bytes out(2 * count);
-  const std::size_t begin = rans_encode(table, symbols.data(), rows, count, first, states, out.data(), out.size());
+  const std::size_t begin = rans_encode(table, symbols.data(), rows, count, first, states, begin_of(out), out.size());
   must(std::equal(states, states + rans_lanes, before), "encoding is not the inverse: states");
   must(Bytes(out.begin() + std::ptrdiff_t(begin), out.end()) == Bytes(words.begin() + std::ptrdiff_t(skipped), words.begin() + std::ptrdiff_t(end)), "encoding is not the inverse: words");
 }

@@ -13,10 +13,10 @@ TARGET(in) {
   grid.rows = in.below(9), grid.columns = in.below(24), grid.channels = in.within<std::uint16_t>(0, std::max<std::int64_t>(1200 / (grid.rows * grid.columns + 1), 1));
   packed(
       in, std::size_t(grid.channels * grid.rows * grid.columns),
-      [&](const Bytes& data, Bytes& words) { return slots_decode(grid, data.data(), std::int64_t(data.size()), words.data()) == words_fine; },
+      [&](const Bytes& data, Bytes& words) { return slots_decode(grid, begin_of(data), std::int64_t(data.size()), begin_of(words)) == words_fine; },
       [&](const Bytes& words) {
         Bytes out(std::size_t(slots_capacity(grid)));
-        out.resize(std::size_t(slots_encode(grid, words.data(), out.data())));
+        out.resize(std::size_t(slots_encode(grid, begin_of(words), begin_of(out))));
         return out;
       });
 }

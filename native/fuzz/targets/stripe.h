@@ -27,7 +27,7 @@ inline Shape shape_of(Input& in, std::int64_t room) {
   Shape s{};
   s.element = Element(kind % 3), s.layout = kind / 3 % 4;
   s.rows = in.within<std::uint8_t>(1, 24), s.columns = in.within<std::uint8_t>(1, 24);
-  const std::int64_t most = kind >= 224 ? room : std::min<std::int64_t>(room, 640);
+  const std::int64_t most = kind >= 248 || (kind >= 224 && room <= 1 << 12) ? room : std::min<std::int64_t>(room, 256);
   s.channels = in.within<std::uint16_t>(1, std::max<std::int64_t>(most / (s.rows * s.columns), 1));
   s.stripe = in.below(int((s.rows + stripe_rows - 1) / stripe_rows));
   return s;
@@ -49,39 +49,45 @@ class Map {
   }
   Map(const Map&) = delete;
 
-  std::uint8_t* value(std::int64_t c, std::int64_t y, std::int64_t x) {
-    return static_cast<std::uint8_t*>(view.data) + (c * view.channel_stride + y * view.row_stride + x * view.column_stride) * size_;
-  }
-  // Calls visit(its bytes) for every value of the shape's stripe.
-  template <class Visit>
-  void each(Visit visit) {
-    const std::int64_t first = shape_.stripe * stripe_rows, last = std::min(first + stripe_rows, shape_.rows);
-    for (std::int64_t c = 0; c < shape_.channels; ++c)
-      for (std::int64_t y = first; y < last; ++y)
-        for (std::int64_t x = 0; x < shape_.columns; ++x) visit(value(c, y, x));
-  }
   // The stripe's values; all else must be as it was.
   Bytes taken() {
-    Bytes found;
-    found.reserve(std::size_t(shape_.channels * stripe_rows * shape_.columns * size_));
-    each([&](std::uint8_t* p) {
-      found.insert(found.end(), p, p + size_);
-      std::memset(p, fill_, std::size_t(size_));
-    });
-    must(std::all_of(memory_.begin(), memory_.end(), [&](std::uint8_t b) { return b == fill_; }), "a decoder wrote beside its stripe");
+    Bytes found(static_cast<std::size_t>(nbytes()));
+    if (size_ == 4) take<std::uint32_t>(found.data(), fill_ * 0x01010101u);
+    else take<std::uint8_t>(found.data(), fill_);
+    must(memory_[0] == fill_ && !std::memcmp(memory_.data(), memory_.data() + 1, memory_.size() - 1), "a decoder wrote beside its stripe");
     return found;
   }
   void put(const Bytes& values) {
-    const std::uint8_t* from = values.data();
-    each([&](std::uint8_t* p) {
-      std::memcpy(p, from, std::size_t(size_));
-      from += size_;
-    });
+    must(std::int64_t(values.size()) == nbytes(), "another number of values");
+    if (size_ == 4) set<std::uint32_t>(values.data());
+    else set<std::uint8_t>(values.data());
   }
 
   MapView view{};
 
  private:
+  std::int64_t first() const { return shape_.stripe * stripe_rows; }
+  std::int64_t last() const { return std::min(first() + stripe_rows, shape_.rows); }
+  std::int64_t nbytes() const { return shape_.channels * (last() - first()) * shape_.columns * size_; }
+  // Calls visit(value) for every value of the shape's stripe.
+  template <class T, class Visit>
+  void each(Visit visit) {
+    T* const data = static_cast<T*>(view.data);
+    for (std::int64_t c = 0; c < shape_.channels; ++c)
+      for (std::int64_t y = first(); y < last(); ++y)
+        for (std::int64_t x = 0; x < shape_.columns; ++x) visit(data[c * view.channel_stride + y * view.row_stride + x * view.column_stride]);
+  }
+  template <class T>
+  void take(void* out, T fill) {
+    T* to = static_cast<T*>(out);
+    each<T>([&](T& value) { *to++ = value, value = fill; });
+  }
+  template <class T>
+  void set(const void* values) {
+    const T* from = static_cast<const T*>(values);
+    each<T>([&](T& value) { value = *from++; });
+  }
+
   Shape shape_;
   std::uint8_t fill_;
   std::int64_t size_, origin_ = 0;
@@ -119,7 +125,7 @@ std::optional<Bytes> decoded(const Shape& shape, const Bytes& data, const Rules&
   std::uint8_t fill = 0x00;
   const auto by = [&](const Body& body) {
     fill = std::uint8_t(fill ^ 0xA5);
-    return read(shape, fill, [&](const MapView& view) { return body.decode(data.data(), std::int64_t(data.size()), view, rules, shape.stripe).fault == Fault::none; });
+    return read(shape, fill, [&](const MapView& view) { return body.decode(begin_of(data), std::int64_t(data.size()), view, rules, shape.stripe).fault == Fault::none; });
   };
   const std::optional<Bytes> first = by(*bodies.plain);
   must(first == by(*bodies.other), "two instruction sets decode otherwise");
@@ -134,7 +140,7 @@ std::optional<Bytes> encoded(const Shape& shape, const Bytes& values, const Rule
   const std::int64_t room = kernel.max_stripe_nbytes(map.view);
   const auto by = [&](const Body& body) -> std::optional<Bytes> {
     Bytes out(std::size_t(room + output_slack));
-    const Outcome outcome = body.encode(map.view, rules, shape.stripe, out.data());
+    const Outcome outcome = body.encode(map.view, rules, shape.stripe, begin_of(out));
     if (outcome.fault != Fault::none) return std::nullopt;
     must(outcome.nbytes >= 0 && outcome.nbytes <= room, "a stripe is larger than its bound");
     out.resize(std::size_t(outcome.nbytes));
@@ -197,10 +203,10 @@ inline LevelTables level_tables(Input& in) {
   const int kind = in.below(4), by = in.byte();
   t.zero = kind == 0 || kind == 2 ? 0 : by, found.lossless = kind != 3;
   Input any{std::uint64_t(by) + 1};
-  const int step = 1 + by % 16;
+  const int step = 1 + by % 16, most = 255 / step;
   for (int i = 0; i < 256; ++i) {
-    t.word_of[i] = std::uint8_t(kind == 3 ? any.byte() : kind == 2 ? (i + step / 2) / step : i - t.zero);
-    t.level_of[i] = std::uint8_t(kind == 3 ? any.byte() : kind == 2 ? std::min(i * step, 255) : i + t.zero);
+    t.word_of[i] = std::uint8_t(kind == 3 ? any.byte() : kind == 2 ? std::min((i + step / 2) / step, most) : i - t.zero);
+    t.level_of[i] = std::uint8_t(kind == 3 ? any.byte() : kind == 2 ? std::min(i, most) * step : i + t.zero);
   }
   t.same = true;
   for (int i = 0; i < 256; ++i) t.same = t.same && t.word_of[i] == i && t.level_of[i] == i;

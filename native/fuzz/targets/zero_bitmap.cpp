@@ -10,10 +10,10 @@ void words(Input& in) {
   const std::int64_t count = in.within<std::uint16_t>(0, 300);
   const Bytes data = in.rest();
   Bytes found(std::size_t(count * word_nbytes));
-  if (!zero_bitmap_decode(data.data(), std::int64_t(data.size()), count, word_nbytes, found.data())) return;
+  if (!zero_bitmap_decode(begin_of(data), std::int64_t(data.size()), count, word_nbytes, begin_of(found))) return;
   Bytes out(std::size_t((count + 7) / 8 + (count + 1) * word_nbytes)), again(found.size(), 0xA5);
-  out.resize(std::size_t(zero_bitmap_encode(found.data(), count, word_nbytes, out.data())));
-  must(zero_bitmap_decode(out.data(), std::int64_t(out.size()), count, word_nbytes, again.data()) && again == found, "words are not encoded to themselves");
+  out.resize(std::size_t(zero_bitmap_encode(begin_of(found), count, word_nbytes, begin_of(out))));
+  must(zero_bitmap_decode(begin_of(out), std::int64_t(out.size()), count, word_nbytes, begin_of(again)) && again == found, "words are not encoded to themselves");
 }
 
 }  // namespace

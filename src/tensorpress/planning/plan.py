@@ -16,6 +16,7 @@ from tensorpress.core.binary import Buffer
 from tensorpress.core.codec import Codec
 from tensorpress.core.container import MAX_NBYTES, PLAN, Container
 from tensorpress.core.errors import InputError, StreamError
+from tensorpress.core.payload import MAX_VALUES
 from tensorpress.core.registry import build_from_stream
 from tensorpress.core.site import Site
 
@@ -138,8 +139,10 @@ def read_entry(number: int, row: Any, state: Mapping[str, Buffer]) -> Entry:
     referring = isinstance(row, dict) and "reference" in row
     row = typed(row, {**ENTRY_TYPES, "reference": int} if referring else ENTRY_TYPES, what)
     site = Site(**typed(row["site"], SITE_TYPES, f"{what}, site"))
-    if not all(type(n) is int and n >= 0 for n in row["shape"]):
+    if not all(type(n) is int and 0 <= n <= MAX_VALUES for n in row["shape"]):
         raise StreamError(f"{what}: shape {row['shape']!r:.100} is no list of sizes")
+    if not all(0 <= count < 1 << 63 for count in (site.call, site.reads)):
+        raise StreamError(f"{what}: call {site.call:.6g} or reads {site.reads:.6g} of its site is no count")
     codec = build_from_stream(row["codec"], row["params"], state)
     if referring and not 0 <= row["reference"] < number:
         raise StreamError(f"{what} refers to entry {row['reference']}, which is not one before it")
