@@ -37,8 +37,7 @@ class Rules:
     def __init__(self, params: Json, payload: Payload) -> None:
         self.z, self.step, self.f, self.profile = zero_of(params, payload), params["step"], dead_zone(params), params["profile"]
         self.length, self.keep, self.centroid = params["length"] or 0, params["keep"], params["dct_centroid"] or ZEROS
-        paper = self.profile == "paper"
-        self.levels, self.top = zvc_levels(self.z, 1 if paper else self.step, self.f, ZEROS if paper else params["centroid"] or ZEROS)
+        self.levels, _ = zvc_levels(self.z, 1 if self.profile == "paper" else self.step, self.f, params["centroid"] or ZEROS)
 
     def kept(self, channel: int) -> bool:
         return not self.keep or bool(self.keep[channel % len(self.keep)])

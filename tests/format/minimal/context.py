@@ -240,8 +240,7 @@ def cell_values(data: bytes, coded: bool, box: Box, what: str) -> None:
                     x >>= e - 3
                 if x < 1 << 16:
                     x = x << 16 | src.u(2)
-                box.q[i] = m if model.low == 0 or token % 2 else -m
-                need(-model.low <= box.q[i] <= model.high, f"{what}: value {i} is {box.q[i]}")
+                box.q[i] = clamp(m if model.low == 0 or token % 2 else -m, -model.low, model.high)
                 i += 1
     need(x == 1 << 16, f"{what}: the state does not end at 2^16")
     src.end()
