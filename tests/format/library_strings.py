@@ -232,10 +232,8 @@ def _literals(frame: Frame, data: bytes) -> tuple[bytes, int]:
     ends = [*itertools.accumulate(sizes, initial=first), end]
     if ends[3] > end:
         raise ValueError("zstd: literal strings end behind their section")
-    strings = [_huffman_string(frame.huffman, data[a:b], n) for a, b, n in zip(ends, ends[1:], (part, part, part, count - 3 * part), strict=False)]
-    if sum(map(len, strings)) != count:
-        raise ValueError("zstd: literals are cut")
-    return b"".join(strings), end
+    counts = (part, part, part, count - 3 * part)
+    return b"".join(_huffman_string(frame.huffman, data[a:b], n) for a, b, n in zip(ends, ends[1:], counts, strict=False)), end
 
 
 def _sequence_tables(frame: Frame, data: bytes, at: int) -> int:

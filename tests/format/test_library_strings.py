@@ -37,9 +37,9 @@ def texts(*lengths: int) -> Iterator[bytes]:
         yield np.resize(rng.integers(0, 256, 37, dtype=np.uint8), n).tobytes()
 
 
-def chunk(blosc2: Any, text: bytes, compressor: str, level: int, size: int) -> bytes:
+def chunk(blosc2: Any, text: bytes, compressor: str, level: int, size: int, **more: Any) -> bytes:
     kind = blosc2.Codec.ZSTD if compressor == "zstd" else blosc2.Codec.LZ4
-    return bytes(blosc2.compress2(text, codec=kind, clevel=level, typesize=size, filters=[blosc2.Filter.BITSHUFFLE], nthreads=1))
+    return bytes(blosc2.compress2(text, codec=kind, clevel=level, typesize=size, filters=[blosc2.Filter.BITSHUFFLE], nthreads=1, **more))
 
 
 @pytest.mark.parametrize("level", [1, 3, 9, 19, 22])
@@ -83,6 +83,47 @@ def test_zstd_gives_no_more_than_is_asked_for():
     assert ours.zstd(head + (10 << 3 | 3).to_bytes(3, "little") + b"x", 10) == b"x" * 10
 
 
+FRAME_OF_10 = b"\x28\xb5\x2f\xfd\x20\x0a"
+LONG_MATCHES = b"\x11x\x02\x54\x01\x00\x34\0\0\0\0\x01"  # two literals, each before a match of 65,539
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (b"", "an empty block"),
+        (b"\x0e", "head of the literals is cut"),
+        ((2 | 1 << 2 | 1 << 4 | 8 << 14).to_bytes(3, "little") + b"\x80\x10" + bytes(6), "four literal strings do not fit"),
+        ((2 | 5 << 4 | 2 << 14).to_bytes(3, "little") + b"\x80\x10", "without its end mark"),
+        ((2 | 5 << 4 | 3 << 14).to_bytes(3, "little") + b"\x80\x10\x01", "do not fill their bytes"),
+        ((3 | 5 << 4 | 1 << 14).to_bytes(3, "little") + b"\x21", "literals without a table"),
+        ((2 | 5 << 4 | 2 << 14).to_bytes(3, "little") + b"\x80\xc0", "more than 11 bits"),
+        ((2 | 5 << 4 | 2 << 14).to_bytes(3, "little") + b"\x81\x33", "without its end mark"),
+        ((2 | 5 << 4 | 2 << 14).to_bytes(3, "little") + b"\x81\x31", "not complete"),
+        (b"\x51A\x00\x00", "bytes are left in a block"),
+        (b"\x51A", "a block without sequences"),
+        (b"\x51A\x01\x01", "head of the sequences is damaged"),
+        (b"\x51A\x01\xfc", "is repeated that there is not"),
+        (b"\x51A\x01\x40\x24", "a code that does not exist"),
+        (b"\x51A\x01\x80\x0f", "an FSE table of 2\\^20 states"),
+        (b"\x51A\x01\x80\x00", "an FSE table"),
+    ],
+)
+def test_zstd_blocks_that_no_encoder_writes(body, said):
+    with pytest.raises(ValueError, match=said):
+        ours.zstd(FRAME_OF_10 + (len(body) << 3 | 5).to_bytes(3, "little") + body, 10)
+
+
+def test_a_zstd_block_holds_at_most_131072_bytes():
+    def frame(body: bytes, count: int) -> bytes:
+        return b"\x28\xb5\x2f\xfd\xa0" + struct.pack("<I", count) + (len(body) << 3 | 5).to_bytes(3, "little") + body
+
+    with pytest.raises(ValueError, match="a block of more than"):
+        ours.zstd(frame(LONG_MATCHES, 131_080), 131_080)
+    one = b"\x09x\x01\x54\x01\x00\x34\0\0\x01"
+    assert ours.zstd(frame(one, 65_540), 65_540) == b"x" * 65_540
+    assert pytest.importorskip("zstandard").ZstdDecompressor().decompress(frame(one, 65_540)) == b"x" * 65_540
+
+
 @pytest.mark.parametrize("level", [0, 1, 9, 12])
 def test_lz4(level):
     library = pytest.importorskip("lz4.block")
@@ -107,6 +148,34 @@ def test_blosc2(compressor, size):
     for text in texts(8, 64, 264, 1000, 5000, 70000):
         for level in (1, 5, 9):
             assert ours.blosc2(chunk(blosc2, text, compressor, level, size), len(text)) == text
+
+
+@pytest.mark.parametrize("compressor", ["zstd", "lz4"])
+def test_blosc2_parts_and_blocks(compressor):
+    blosc2 = pytest.importorskip("blosc2")
+    rng = np.random.default_rng(2)
+    text = rng.integers(0, 256, 40_000).astype("<u2").tobytes() + bytes(1_000) + rng.integers(0, 1 << 16, 30_000).astype("<u2").tobytes()
+    for split in (blosc2.SplitMode.ALWAYS_SPLIT, blosc2.SplitMode.NEVER_SPLIT):
+        for size in (1, 2, 4):
+            data = chunk(blosc2, text, compressor, 5, size, splitmode=split)
+            assert ours.blosc2(data, len(text)) == text
+            assert bool(data[2] & 16) == (split is blosc2.SplitMode.NEVER_SPLIT)
+
+
+def test_a_blosc2_chunk_of_every_kind_of_part():
+    blosc2, zstandard = pytest.importorskip("blosc2"), pytest.importorskip("zstandard")
+    noise, waves = bytes(range(100, 164)), bytes(range(8)) * 8
+    packed = zstandard.ZstdCompressor().compress(waves)
+    parts = [struct.pack("<i", 0), struct.pack("<i", -7) + b"\x01", struct.pack("<i", 64) + noise, struct.pack("<i", len(packed)) + packed]
+    body = struct.pack("<i", 36) + b"".join(parts)
+    head = bytes([5, 1, 0x85, 4]) + struct.pack("<3i", 256, 256, 32 + len(body)) + bytes(16)
+    text = bytes(64) + b"\x07" * 64 + noise + waves
+    assert ours.blosc2(head + body, 256) == text == blosc2.decompress2(head + body)
+    for at, byte in ((2, 0x81), (2, 0x25), (3, 0), (3, 5), (9, 0), (16, 1), (31, 1), (31, 0x10), (31, 0x20), (32, 0), (32, 250), (44, 0)):
+        damaged = bytearray(head + body)
+        damaged[at] = byte
+        with pytest.raises(ValueError, match=r"blosc2|zstd|lz4"):
+            ours.blosc2(bytes(damaged), 256)
 
 
 def zfp_library(data: bytes, shape: tuple[int, ...], tolerance: float) -> np.ndarray:

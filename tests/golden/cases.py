@@ -50,7 +50,7 @@ class Case:
 
 
 def pattern(kind: str, dtype: str = "float32", shape: tuple[int, ...] = MAP) -> np.ndarray:
-    """An array of this type and shape: neighbouring channels alike where `signed`; half of that zero in `relu`, nearly all in `gaps`."""
+    """An array of this type and shape: neighbouring channels alike where `signed`; half of that zero in `relu`, nearly all in `gaps`, none in `dense` and `even`."""
     c, y, x = np.meshgrid(*map(np.arange, chw(shape)), indexing="ij")
     values = ((c // 4 * 37 + y * 11 + x * 7) % 61 - 30) * (1 + c % 4) + (c * y * 3 + x * x * 5) % 17 - 8
     mixed = ((c * 8191 + y * 131 + x + 1) * 2654435761 % (1 << 32)) >> 16
@@ -60,6 +60,10 @@ def pattern(kind: str, dtype: str = "float32", shape: tuple[int, ...] = MAP) -> 
         values = mixed % 255 - 127
     elif kind == "gaps":  # the second stripe is empty, and the left half of the third one
         values = np.where((mixed % 24 == 0) & (y // 8 != 1) & ((y < 16) | (2 * x >= shape[-1])), np.maximum(values, 0), 0)
+    elif kind == "dense":
+        values = 40 + mixed % 90
+    elif kind in ("alike", "even"):  # every channel the same
+        values = np.maximum((y * 131 + x + 1) * 2654435761 % (1 << 32) >> 24, 100) - (100 if kind == "alike" else 30)
     elif kind == "zeros":
         values = np.zeros_like(values)
     elif kind != "signed":
@@ -96,9 +100,17 @@ SMALL, BLOCK, WIDE = (6, 9, 5), (34, 9, 9), (64, 18, 64)
 FAST = {"backend": "fast"}
 TRANSFORM = {"step": 5.0, "transform": "dct"}
 FIXED = {"step": 4.0, "profile": "fixed"}
+MODES: dict[str, dict[str, Any]] = {
+    "none": {"transform": "none"},
+    "dct": {"transform": "dct", "lengths": [4]},
+    "fixed-none": {"profile": "fixed", "transform": "none"},
+    "fixed-dct": {"profile": "fixed", "transform": "dct", "lengths": [4]},
+}
+LOADS = [("noise", 1.0), ("gaps", 1.0), ("alike", 3.0), ("even", 3.0), ("dense", 20.0), ("dense", 40.0), ("dense", 128.0)]  # planes of every code
 SPECIAL: dict[str, list[tuple[str, dict[str, Any], str, str, tuple[int, ...]]]] = {  # name, options, pattern, type, shape
     "context": [
         ("parts", {"step": 6.0}, "gaps", "float32", WIDE),
+        ("parts-of-one-stripe", {"step": 6.0}, "gaps", "float32", (64, 8, 64)),
         ("earlier-16", {"step": 4.0, "earlier": 16}, "signed", "float32", BLOCK),
         ("alone", {"step": 4.0, "earlier": 0, "neighbours": False, "centroids": False}, "relu", "float32", BLOCK),
         ("exponents", {"step": 4.0, "exponents": [-9, 0, 3, 8, 17, -1]}, "signed", "float32", SMALL),
@@ -106,6 +118,7 @@ SPECIAL: dict[str, list[tuple[str, dict[str, Any], str, str, tuple[int, ...]]]] 
         ("fast-noise", FAST, "noise", "float32", BLOCK),
         ("fast-gaps", FAST, "gaps", "float32", WIDE),
         ("fast-cap", {**FAST, "step": 2.0, "cap": 6.0}, "relu", "float32", BLOCK),
+        ("fast-alone", {**FAST, "step": 4.0, "earlier": 0, "neighbours": False, "centroids": False}, "relu", "float32", BLOCK),
         ("fast-one-class", {**FAST, "step": 4.0, "classes": 1}, "signed", "float32", BLOCK),
         ("fast-earlier-16", {**FAST, "step": 4.0, "earlier": 16}, "signed", "float32", BLOCK),
         *((f"fast-{dtype}", FAST, "signed", dtype, SMALL) for dtype in ("uint8", "int8", "float16")),
@@ -114,6 +127,10 @@ SPECIAL: dict[str, list[tuple[str, dict[str, Any], str, str, tuple[int, ...]]]] 
         ("lanes-32", {}, "gaps", "float32", (16, 17, 64)),
         ("lanes-32-dense", {"levels": 16}, "signed", "float32", (16, 16, 70)),
         ("lanes-64", {}, "gaps", "float32", (64, 9, 96)),
+        ("lanes-32-noise", {}, "noise", "float32", (16, 8, 64)),
+        ("lanes-32-rare", {}, "gaps", "float32", (16, 33, 64)),
+        ("lanes-4-rare", {}, "gaps", "float32", (8, 60, 60)),
+        ("lanes-64-dense", {"levels": 2}, "signed", "float32", (64, 8, 96)),
         ("levels-2", {"levels": 2}, "signed", "float32", MAP),
         ("table-11", {"table_bits": 11}, "relu", "float32", MAP),
     ],
@@ -126,6 +143,9 @@ SPECIAL: dict[str, list[tuple[str, dict[str, Any], str, str, tuple[int, ...]]]] 
         ("fixed-mask", {**FIXED, "transform": "dct", "length": 8, "keep": [1, 1, 1, 0, 1, 0, 0, 0, 1, 1, 0, 1, 0, 0, 0, 1]}, "relu", "float32", MAP),
         ("paper-mask", {**TRANSFORM, "profile": "paper", "length": 4, "keep": [1, 0, 1, 1]}, "relu", "float32", MAP),
         ("paper-none", {"profile": "paper", "transform": "none"}, "relu", "float32", BLOCK),
+        ("zero-map", {**TRANSFORM, "step": 40.0, "lengths": [16], "lagrangian": 30.0}, "relu", "float32", MAP),
+        *((f"{mode}-{name}-{step:.0f}", {**options, "step": step}, name, "float32", (12, 8, 16)) for mode, options in MODES.items() for name, step in LOADS),
+        ("dct-8-alike", {"step": 3.0, "transform": "dct", "lengths": [8]}, "alike", "float32", (12, 8, 16)),
         ("cells", {"step": 3.0}, "gaps", "float32", (70, 17, 20)),
         ("deep-cells", {"step": 3.0}, "signed", "float32", (330, 2, 3)),
         ("fixed-beside", {**FIXED, "transform": "dct", "lengths": [4]}, "signed", "float32", (43, 2, 3)),
@@ -134,6 +154,7 @@ SPECIAL: dict[str, list[tuple[str, dict[str, Any], str, str, tuple[int, ...]]]] 
     "klt": [
         ("block-8", {"block": 8, "bits": 6.5}, "signed", "float32", MAP),
         ("full", {"block": 0}, "relu", "float32", MAP),
+        ("huffman-zeros", {"coder": "huffman"}, "zeros", "float32", BLOCK),
         ("table-12", {"table_bits": 12, "bits": 3.0}, "signed", "float32", MAP),
     ],
     "slots": [
@@ -148,7 +169,9 @@ SPECIAL: dict[str, list[tuple[str, dict[str, Any], str, str, tuple[int, ...]]]] 
     "blosc2": [("lz4", {"compressor": "lz4", "step": 6.0}, "signed", "float32", MAP), ("gaps", {}, "gaps", "float32", WIDE)],
     "zfp": [("coarse", {"step": 24.0}, "signed", "float32", MAP), ("fine", {"step": 0.25}, "relu", "float32", SMALL)],
     "dct2d": [("coarse", {"step": 6.0}, "signed", "float32", MAP), ("int8", {"step": 3.0}, "signed", "int8", BLOCK)],
-    **{codec: [("coarse", {"step": 6.0}, "signed", "float32", MAP)] for codec in ("apack", "ebpc", "predictive")},
+    "apack": [("coarse", {"step": 6.0}, "signed", "float32", MAP)],
+    "ebpc": [("coarse", {"step": 6.0}, "signed", "float32", MAP)],
+    "predictive": [("coarse", {"step": 6.0}, "signed", "float32", MAP), ("alike", {}, "alike", "float32", (12, 9, 11))],
 }
 
 

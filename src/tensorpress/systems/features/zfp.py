@@ -37,6 +37,7 @@ CARD = Card(
     quality_fine=0.5,
     quality_coarse=64.0,
 )
+LEAST = 2.0**-90  # tolerance that the library keeps in float32: blocks of values below 2^-98 overflow its scale factor, and are none with this one
 
 
 HEAD_BITS = 148  # of a stream, whose blocks begin behind it at worst
@@ -65,6 +66,8 @@ class Zfp(Stage[Array, None]):
 
     def encode(self, x: Array, out: Writer) -> None:
         values = as_float32(x, CARD.id).reshape(chw(x.shape))
+        if self.tolerance < LEAST and values.any():
+            raise InputError(f"zfp: an error of {self.tolerance:g} is asked for, and the library keeps to none below {LEAST:.3g}: a larger scale is needed")
         for number in range(stripe_count(x.shape)):
             part = np.ascontiguousarray(values[:, number * STRIPE_ROWS : (number + 1) * STRIPE_ROWS])
             out.stripe(self.zfpy.compress_numpy(part, tolerance=self.tolerance, write_header=False))
@@ -103,6 +106,9 @@ def build(config: Config, state: Mapping[str, bytes]) -> Codec:
             return build(config, {})
         low, high = clip_range([as_float32(x, CARD.id) for x in samples], config.scale_rule)
         scale, reciprocal, zero = scale_and_zero(low, high)
+        if scale * config.step / 2 < LEAST:
+            scale = float(np.float32(2 * LEAST / config.step * (1 + 1e-6)))  # rounded, still no smaller
+            reciprocal = float(np.float32(1 / scale))
         return build(replace(config, scale=scale, reciprocal=reciprocal, zero_point=zero), {})
 
     stage: Any = Zfp(config.step * (config.scale or 1.0) / 2)
