@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import numpy as np
+import pytest
 from hypothesis import strategies as st
 
+from tensorpress.core import registry
 from tensorpress.core.codec import Codec
 from tensorpress.core.container import PLAN, Container
 from tensorpress.core.payload import DTYPES, Reader
@@ -63,10 +66,6 @@ def test_a_stream_adds_its_header_and_sections(data: st.DataObject, codec: str) 
 
 @holds(100, shapes(10**6), st.sampled_from(DTYPES))
 def test_a_payload_of_raw_adds_its_index_alone(shape: tuple[int, ...], dtype: Any) -> None:
-    import numpy as np
-
-    from tensorpress.core import registry
-
     x = np.zeros(shape, dtype)
     payload = registry.build("raw", {"scale": 1.0, "reciprocal": 1.0}).encode_payload(x)
     assert len(payload) == index(shape) + x.size * (1 if dtype.kind == "f" else dtype.itemsize)
@@ -80,6 +79,15 @@ def test_a_frame_adds_12_bytes_or_24(data: st.DataObject, codec: str, site: int,
     assert bytes(made.encode_frame(x, site, plan)) == frame
     found = read_frame(frame + b"more")
     assert (found.site, found.plan_id, bytes(found.payload), found.nbytes) == (site, plan, payload, len(frame))
+
+
+@pytest.mark.parametrize("size", [4_194_302, 4_194_303])
+def test_a_frame_is_wide_where_its_length_does_not_fit(size: int) -> None:
+    codec = registry.build("raw")
+    x = np.zeros(size - index((size,)), np.uint8)
+    payload = codec.encode_payload(x)
+    assert len(payload) == size
+    assert len(write_frame(payload, 0, 0)) == frame_nbytes(size, 0) == size + (12 if size < 4_194_303 else 24)
 
 
 @holds(40, st.dictionaries(NAMES, st.binary(max_size=300), max_size=5), st.dictionaries(NAMES, st.integers() | NAMES | st.none(), max_size=4))
