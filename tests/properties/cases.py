@@ -2,7 +2,8 @@
 
 By default each takes its own small number, drawn the same way every time: a run that is part of the checks must say the same of the same code, and
 whoever sees it fail must see it fail again. TENSORPRESS_PROPERTY_CASES asks for that many at random, in rounds of 200 with seeds from
-TENSORPRESS_PROPERTY_SEED on, until TENSORPRESS_PROPERTY_SECONDS of processor time are over (`make properties` sets all three).
+TENSORPRESS_PROPERTY_SEED on, until TENSORPRESS_PROPERTY_SECONDS of processor time are over; behind the time TENSORPRESS_PROPERTY_UNTIL a property has
+one round (`make properties` sets them).
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from hypothesis.strategies import SearchStrategy
 
 CASES = int(os.environ.get("TENSORPRESS_PROPERTY_CASES", "0"))
 SECONDS = float(os.environ.get("TENSORPRESS_PROPERTY_SECONDS", "inf"))
+UNTIL = float(os.environ.get("TENSORPRESS_PROPERTY_UNTIL", "inf"))
 SEED = int(os.environ.get("TENSORPRESS_PROPERTY_SEED", "0"))
 ROUND = 200
 
@@ -68,7 +70,7 @@ def holds(cases: int, *strategies: SearchStrategy[Any]) -> Callable[[Callable[..
                 if not CASES:
                     round_of(cases, None)
                 number = SEED
-                while count.cases < CASES and time.process_time() - began < SECONDS:
+                while count.cases < CASES and (number == SEED or (time.process_time() - began < SECONDS and time.time() < UNTIL)):
                     round_of(min(ROUND, CASES - count.cases), number)
                     number += 1
             finally:

@@ -8,6 +8,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from tensorpress.blocks.uniform import restore
+from tensorpress.core import registry
 from tensorpress.core.codec import Codec
 from tensorpress.facade import decode
 from tests.properties.cases import holds
@@ -64,6 +65,20 @@ def test_floats_beyond_the_fitted_range_become_its_ends(data: st.DataObject, cod
     x = data.draw(arrays(FLOATS, sample.shape))
     made = data.draw(fitted(codec, sample, exact=True))
     check(made, x, of_levels(x, made.config))
+
+
+@holds(60, st.data(), st.sampled_from(("max", "fast")))
+def test_a_reference_changes_no_value(data: st.DataObject, backend: str) -> None:
+    dtype = data.draw(st.sampled_from(taken("context")))
+    x = data.draw(arrays([dtype], shapes(1000, empty=False, least_rank=1)))
+    beside = data.draw(arrays([dtype], x.shape))
+    before = data.draw(st.sampled_from((x, beside)))
+    made = registry.build("context", {"backend": backend}).fit([x], [before])
+    assert made.reference
+    for reference in (before, beside):
+        payload = made.encode_payload(x, reference=reference)
+        found = made.decode_payload(payload, reference=reference)
+        assert np.array_equal(found, x if dtype.kind != "f" else of_levels(x, made.config))
 
 
 def check(made: Codec, x: Array, expected: Array) -> None:

@@ -134,7 +134,7 @@ def test_context_keeps_within_its_price(data: st.DataObject) -> None:
     step = float(model.steps[0].max(initial=0))
     inside = np.clip(x.astype(np.float64), -float(model.low) * step, float(model.high) * step)
     lagrangian = 0 if c.step == 1 else c.lagrangian
-    bound = math.sqrt(2.25 + 16 * lagrangian) if c.step > 1 else 0.5 + SLACK
+    bound = math.sqrt(2.25 + 28 * lagrangian) if c.step > 1 else 0.5 + SLACK
     assert (np.abs(y.astype(np.float64) - inside) - rounding(y) <= bound * step + (0.5 if x.dtype.kind in "iu" else 0)).all()
 
 

@@ -9,6 +9,9 @@ over one byte a value and two; contexts from the same cell (and the same place o
 The idea of contexts from neighbours is CALIC's (Wu, Memon, IEEE Trans. Commun. 1997), adaptive rows of 16 symbols are AV1's, the
 choice of levels rate-distortion optimised quantisation (Karczewicz et al. 2008); predicting a block's output from
 the one before it, which the skip connection reads anyway, is ours.
+
+Error: none beyond that of 8-bit levels at step 1; else at most sqrt(9/4 + b lagrangian) steps of its channel within the model's values, b <= 28 being the bits of the
+dearest (2.3 steps by default); a rate cap has no bound but the range.
 """
 
 from __future__ import annotations

@@ -10,6 +10,10 @@ constants. Integer transform after HEVC, so every machine decodes the same level
 paper     8-bit non-zeros, lossless bitmap cells, one step for the DCT, one keep-mask a layer.
 extended  every mode has a step, dead zone and centroids; the width of non-zeros is chosen by cell and by plane.
 fixed     the fit chooses the DCT, or none, for the layer: no cell has a mode, and maps pass at the speed of memory.
+
+Error: none at step 1, but where `fixed` is made to transform; a cell's root mean square is at most sqrt(8 lagrangian) levels, 0.97 step by default, for its raw
+levels could be had; of `fixed` without masks 0.64 of the root mean square of a group's coefficient steps, and 2.5 levels that are rounded; masks have no such bound.
+Floats: half a level more, within the fitted range.
 """
 
 from __future__ import annotations

@@ -5,6 +5,8 @@
 
 In the spirit of the paper, whose predictor and code are not public in full: the median edge detector and the adaptive
 Golomb-Rice code are those of JPEG-LS (Weinberger, Seroussi, Sapiro, IEEE TIP 2000). The predictor is fitted by layer.
+
+Error: none at step 1; else no level is off by more than step + 1/2, and a float within the fitted range by half a level more.
 """
 
 from __future__ import annotations
