@@ -237,7 +237,6 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--jobs", type=int, default=min(os.cpu_count() or 1, 2), help="compilers and targets side by side")
     parser.add_argument("--only", action="append", help="this target, or several by comma")
-    parser.add_argument("--seeds-and-build", action="store_true", help="stop before the first target")
     arguments = parser.parse_args()
     every = [*native_targets(), *PYTHON_TARGETS]
     targets = [name for words in arguments.only for name in words.split(",")] if arguments.only else every
@@ -249,7 +248,7 @@ def main() -> int:
         print(f"fuzz: {', '.join(t for t in targets if t in PYTHON_TARGETS)}: skipped: atheris is not installed (pip install tensorpress[fuzz])")
         targets = [name for name in targets if name not in PYTHON_TARGETS]
     native = [name for name in targets if name not in PYTHON_TARGETS]
-    programs = replays = BUILD
+    programs, beside, replays = BUILD, ThreadPoolExecutor(1), None
     tools = find_tools()
     if native and isinstance(tools, str):
         print(f"fuzz: native targets: skipped: {tools}")
@@ -257,18 +256,16 @@ def main() -> int:
     if native and isinstance(tools, Tools):
         programs = build(tools, arguments.jobs, coverage=False)
         if not arguments.quick:
-            replays = build(tools, arguments.jobs, coverage=True)
+            replays = beside.submit(build, tools, 1, coverage=True)  # needed when the first target is done
     make_seeds()
-    if arguments.seeds_and_build:
-        return 0
 
     def one(target: str) -> dict[str, Any]:
         row = fuzz(target, programs, None if arguments.quick else arguments.runs, QUICK_SECONDS if arguments.quick else arguments.seconds, arguments.seed)
         if not arguments.quick:
-            if target in native and isinstance(tools, Tools):
+            if replays and isinstance(tools, Tools) and target in native:
                 corpus = minimised(target, programs)
                 files = [p for p in corpus.iterdir() if p.is_file()]
-                row |= {"minimised inputs": len(files), "minimised bytes": sum(p.stat().st_size for p in files), **covered(target, replays, corpus, tools)}
+                row |= {"minimised inputs": len(files), "minimised bytes": sum(p.stat().st_size for p in files), **covered(target, replays.result(), corpus, tools)}
             record([{k: v for k, v in row.items() if k != "log"}], arguments.runs)
         print(told(row) + ("\n" + row["log"] if "log" in row else ""), flush=True)
         return row
