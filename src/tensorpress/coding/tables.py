@@ -140,15 +140,15 @@ class Tables:
         return bytes(out)
 
     @classmethod
-    def from_bytes(cls, data: Buffer) -> Tables:
-        """StreamError unless `data` is exactly what `to_bytes` writes."""
+    def from_bytes(cls, data: Buffer, *, max_rows: int = MAX_SLOTS) -> Tables:
+        """StreamError unless `data` is exactly what `to_bytes` writes, of at most `max_rows` rows: a row of a few bytes may stand for 2^16 numbers."""
         data = bytes(data)
         if not data or not 10 <= data[0] <= 16:
             raise StreamError(f"tables of {data[0] if data else 'no'} bits: 10 to 16 are allowed")
         bits = data[0]
         rows, at = read_varint(data, 1, "table rows")
         symbols, at = read_varint(data, at, "table symbols")
-        if not 1 <= rows <= MAX_SLOTS >> bits or not 1 <= symbols <= 1 << bits or rows > len(data):
+        if not 1 <= rows <= min(max_rows, MAX_SLOTS >> bits) or not 1 <= symbols <= 1 << bits or rows > len(data):
             raise StreamError(f"tables of {rows} rows and {symbols} symbols do not fit {bits} bits and {len(data)} bytes")
         cdf = np.empty((rows, symbols + 1), np.uint32)
         for row in range(rows):

@@ -21,7 +21,7 @@ from tensorpress.core.registry import build_from_stream
 from tensorpress.core.site import Site
 
 P = TypeVar("P", bound="Plan")
-MAX_ENTRIES = 1 << 16
+MAX_ENTRIES = 1 << 12
 PLAN_TYPES = {"family": str, "model": str, "entries": list, "meta": dict}
 ENTRY_TYPES = {"site": dict, "shape": list, "codec": str, "params": dict}
 SITE_TYPES = {"path": str, "call": int, "what": str, "view": str, "reads": int}

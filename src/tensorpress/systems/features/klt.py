@@ -137,7 +137,8 @@ def read_tables(data: bytes, config: Config) -> tuple[list[int], list[Any]]:
         nbytes, at = read_varint(data, at, "table length")
         if nbytes > len(data) - at or len(tables) == CLASSES:
             raise StreamError(f"table {len(tables)} of at most {CLASSES} ends at {at + nbytes}, the section at {len(data)}")
-        table: Any = (Tables if config.coder == "rans" else HuffmanTables).from_bytes(data[at : at + nbytes])
+        part = data[at : at + nbytes]
+        table: Any = Tables.from_bytes(part, max_rows=1) if config.coder == "rans" else HuffmanTables.from_bytes(part)
         if table.rows != 1 or not below < table.symbols <= 2 * REACH + 1 or (config.coder == "rans" and table.bits != config.table_bits):
             raise StreamError(f"table {len(tables)} of {table.symbols} symbols from {-below} does not suit {config}")
         at += nbytes
