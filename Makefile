@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # Folders stand in the list as well: a file that was removed changes the date of its folder.
 SOURCES := pyproject.toml CMakeLists.txt $(shell find src native -name __pycache__ -prune -o -print)
 
-.PHONY: help setup demo test bench lint golden sizes instructions sanitize faults race memcheck dist reproducible sbom properties fuzz clean
+.PHONY: help setup demo test bench lint golden sizes instructions sanitize faults race memcheck dist reproducible sbom properties fuzz decoders clean
 .DELETE_ON_ERROR:
 
 help:
@@ -31,6 +31,7 @@ help:
 	@echo "make sbom    the bill of materials of an installed package, CycloneDX JSON, into dist/; prints all licences"
 	@echo "make properties  every property on up to 20,000 random examples: results/reliability/properties.json (CASES=, SECONDS= of processor time each, SEED=)"
 	@echo "make fuzz    every decoder under libFuzzer, what Python reads under atheris (QUICK=1: 3 seconds each; RUNS=…; ONLY=target)"
+	@echo "make decoders  damaged streams through both decoders: results/reliability/decoders.json (STREAMS=10000 of each codec, SEED=1)"
 	@echo "make clean   remove .venv, the build and caches"
 
 setup: .venv/.with-demo
@@ -66,6 +67,9 @@ faults: .venv/.with-test
 
 race: .venv/.with-test
 	@$(BIN)/python scripts/race.py $(if $(QUICK),--quick)
+
+decoders: .venv/.with-test .venv/.with-peers .venv/.with-zfp
+	@$(BIN)/python scripts/decoders.py $(STREAMS:%=--streams %) $(SEED:%=--seed %)
 
 memcheck: .venv/.with-test
 	@$(BIN)/python scripts/memcheck.py $(if $(QUICK),--quick)
