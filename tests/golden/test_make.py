@@ -11,6 +11,7 @@ import pytest
 
 from tensorpress.core import registry
 from tensorpress.core.codec import Codec
+from tensorpress.core.errors import InputError
 from tensorpress.core.stream import Stream
 from tests.golden import make
 from tests.golden.cases import SHAPES
@@ -136,6 +137,20 @@ def test_a_twin_of_other_values_is_seen(folder, capsys, monkeypatch):
     honest = Codec.decode_payload
     monkeypatch.setattr(Codec, "decode_payload", lambda codec, payload, **more: honest(codec, payload, **more) + (not more["fused"]))
     assert f"{ONE}: kernel and slow twin" in refused(folder, capsys)
+
+
+def test_a_missing_library_is_said(folder, capsys, monkeypatch):
+    def build(*_: object) -> None:
+        raise InputError("codec 'zvc' needs the library z")
+
+    monkeypatch.setattr(registry, "build", build)
+    assert f"{ONE}: codec 'zvc' needs the library z" in refused(folder, capsys)
+    for file in (ONE, ONE.replace("rank-2", "uint8")):
+        known = make.read_manifest(folder)
+        del known[file]
+        make.write_manifest(folder, known)
+        (folder / file).unlink()
+    assert make.main([]) == 1 and "golden: codec 'zvc' needs the library z" in capsys.readouterr().err
 
 
 def test_a_released_file_is_never_replaced(folder, capsys):
