@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # Folders stand in the list as well: a file that was removed changes the date of its folder.
 SOURCES := pyproject.toml CMakeLists.txt $(shell find src native -name __pycache__ -prune -o -print)
 
-.PHONY: help setup demo test bench lint golden sizes instructions sanitize memcheck aarch64 clean
+.PHONY: help setup demo test bench lint golden sizes instructions sanitize memcheck aarch64 same-bits clean
 .DELETE_ON_ERROR:
 
 help:
@@ -25,6 +25,7 @@ help:
 	@echo "make sanitize  native code under AddressSanitizer and UBSan: tests and damaged payloads (QUICK=1: some of them)"
 	@echo "make memcheck  native code under valgrind's memcheck: tests of kernels, two hours (QUICK=1: golden streams alone)"
 	@echo "make aarch64  the same bits on another processor: cross-compiled, run by qemu, compared with this machine (QUICK=1: digests alone)"
+	@echo "make same-bits  instruction sets, threads, twins and float states give the same bits, as rows (QUICK=1: none are written)"
 	@echo "make clean   remove .venv, the build and caches"
 
 setup: .venv/.with-demo
@@ -60,6 +61,9 @@ memcheck: .venv/.with-test
 
 aarch64: .venv/.with-test
 	@$(BIN)/python scripts/another_machine.py $(if $(QUICK),--quick)
+
+same-bits: .venv/.with-test
+	@$(BIN)/python scripts/same_bits.py $(if $(QUICK),--quick)
 
 clean:
 	@rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
