@@ -18,6 +18,7 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -34,6 +35,7 @@ RESULTS = ROOT / "results" / "reliability" / "fuzz.json"
 PYTHON_TARGETS = ("stream", "plan", "frames")
 QUICK_SECONDS = 3
 TELL_SECONDS = 60
+LOCK = threading.Lock()
 # libFuzzer's: an execution ends within so many seconds, and never asks for so many MiB
 LIMITS = ["-timeout=20", "-rss_limit_mb=3000", "-malloc_limit_mb=512", "-print_final_stats=1"]
 # the sources whose coverage a target answers for
@@ -145,8 +147,8 @@ def watched(command: Sequence[str], log: Path, env: Mapping[str, str], name: str
                 print(f"fuzz: {name}: {time.monotonic() - began:.0f} s, {last[-1] if last else 'starting'}", flush=True)
 
 
-def fuzz(target: str, programs: Path, runs: int | None, seconds: int | None, seed: int) -> dict[str, Any]:
-    """A row: what was run, how far it reached, what it found. Files that it found stand under tests/corrupt already."""
+def fuzz(target: str, programs: Path, runs: int | None, seconds: int | None, seed: int) -> tuple[dict[str, Any], str]:
+    """A row: what was run, how far it reached, what it found; and the end of its log where it broke. Files that it found stand under tests/corrupt already."""
     env = {**os.environ, "OMP_NUM_THREADS": "1", "UBSAN_OPTIONS": "print_stacktrace=1", "TENSORPRESS_THREADS": "1"}
     corpus, found = folder_of("corpus", target, fresh=True), folder_of("found", target, fresh=True)
     seeds = folder_of("seeds", target)
@@ -176,9 +178,7 @@ def fuzz(target: str, programs: Path, runs: int | None, seconds: int | None, see
         "edges covered": int(reached[-1][1] or 0) if reached else 0,
         "crashes": len(broken) or int(code != 0),
     }
-    if code:
-        row["log"] = "\n".join(text.splitlines()[-25:])
-    return row
+    return row, "\n" + "\n".join(text.splitlines()[-25:]) if code else ""
 
 
 def minimised(target: str, programs: Path) -> Path:
@@ -187,18 +187,17 @@ def minimised(target: str, programs: Path) -> Path:
     command = [*program(target, programs), "-merge=1", str(to), str(BUILD / "corpus" / target), str(BUILD / "seeds" / target)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=BUILD)
     if done.returncode:
-        print(f"fuzz: {target}: its corpus could not be minimised: {done.stderr[-300:]}", file=sys.stderr)
-        return BUILD / "corpus" / target
+        raise SystemExit(f"fuzz: {target}: its corpus could not be minimised: {done.stderr[-300:]}")
     return to
 
 
-def covered(target: str, replays: Path, corpus: Path, tools: Tools) -> dict[str, Any]:
-    """Lines and regions of the target's sources that its corpus reaches, in per cent; and by file."""
+def covered(target: str, replays: Path, tools: Tools) -> dict[str, Any]:
+    """Lines and regions of the target's sources that its minimised corpus reaches, in per cent; and by file."""
     profdata, cov = tools.llvm("llvm-profdata"), tools.llvm("llvm-cov")
     if not profdata or not cov:
         return {"coverage": "no llvm-profdata or llvm-cov is here"}
     raw, merged, replay = folder_of("profiles", "") / f"{target}.raw", folder_of("profiles", "") / f"{target}.data", replays / f"fuzz_{target}"
-    subprocess.run([str(replay), str(corpus)], env={**os.environ, "LLVM_PROFILE_FILE": str(raw)}, check=True, capture_output=True)
+    subprocess.run([str(replay), str(BUILD / "minimised" / target)], env={**os.environ, "LLVM_PROFILE_FILE": str(raw)}, check=True, capture_output=True)
     subprocess.run([profdata, "merge", "-sparse", str(raw), "-o", str(merged)], check=True)
     sources = [str(ROOT / "native" / "src" / name) for name in SOURCES[target]]
     told = subprocess.run([cov, "export", "-summary-only", f"-instr-profile={merged}", str(replay), *sources], check=True, capture_output=True, text=True).stdout
@@ -212,11 +211,15 @@ def told(row: Mapping[str, Any]) -> str:
     return f"fuzz: {row['target']}: {row['executions']:,} executions in {row['seconds']} s, {row['edges covered']} edges{lines}, {row['crashes']} crashes"
 
 
-def record(rows: Sequence[Mapping[str, Any]], runs: int) -> None:
-    """New rows in place of the old ones of the same targets."""
+def record(row: Mapping[str, Any], runs: int) -> None:
+    """The row in place of an old one of the same target."""
+    with LOCK:
+        _record(row, runs)
+
+
+def _record(new: Mapping[str, Any], runs: int) -> None:
     old = json.loads(RESULTS.read_text())["rows"] if RESULTS.exists() else []
-    names = {row["target"] for row in rows}
-    merged = sorted([row for row in old if row["target"] not in names] + list(rows), key=lambda row: (row["target"] in PYTHON_TARGETS, row["target"]))
+    merged = sorted([row for row in old if row["target"] != new["target"]] + [new], key=lambda row: (row["target"] in PYTHON_TARGETS, row["target"]))
     commit = subprocess.run(["git", "-C", str(ROOT), "rev-parse", "HEAD"], capture_output=True, text=True).stdout.strip()
     facts = {
         "command": f"make fuzz RUNS={runs}",
@@ -260,18 +263,22 @@ def main() -> int:
     make_seeds()
 
     def one(target: str) -> dict[str, Any]:
-        row = fuzz(target, programs, None if arguments.quick else arguments.runs, QUICK_SECONDS if arguments.quick else arguments.seconds, arguments.seed)
+        row, log = fuzz(target, programs, None if arguments.quick else arguments.runs, QUICK_SECONDS if arguments.quick else arguments.seconds, arguments.seed)
         if not arguments.quick:
-            if replays and isinstance(tools, Tools) and target in native:
-                corpus = minimised(target, programs)
-                files = [p for p in corpus.iterdir() if p.is_file()]
-                row |= {"minimised inputs": len(files), "minimised bytes": sum(p.stat().st_size for p in files), **covered(target, replays.result(), corpus, tools)}
-            record([{k: v for k, v in row.items() if k != "log"}], arguments.runs)
-        print(told(row) + ("\n" + row["log"] if "log" in row else ""), flush=True)
+            if target in native:
+                files = [p for p in minimised(target, programs).iterdir() if p.is_file()]
+                row |= {"minimised inputs": len(files), "minimised bytes": sum(p.stat().st_size for p in files)}
+            record(row, arguments.runs)
+        print(told(row) + log, flush=True)
         return row
 
-    with ThreadPoolExecutor(arguments.jobs if arguments.quick else 1) as pool:
+    with ThreadPoolExecutor(arguments.jobs) as pool:
         rows = list(pool.map(one, targets))
+    for row in rows:
+        if replays and isinstance(tools, Tools) and row["target"] in native:
+            row |= covered(row["target"], replays.result(), tools)
+            record(row, arguments.runs)
+            print(told(row), flush=True)
     crashes = sum(row["crashes"] for row in rows)
     if crashes:
         print(f"fuzz: {crashes} inputs break a promise; they stand under tests/corrupt/", file=sys.stderr)
