@@ -14,7 +14,7 @@ namespace {
 
 using namespace tensorpress;
 template <class T>
-using Words = nb::ndarray<const T, nb::c_contig, nb::device::cpu>;
+using Words = Whole<T, nb::c_contig, nb::device::cpu>;
 
 // Rules in memory of its own: made once for a codec, used by many calls.
 class OwnedCells : public Cells {

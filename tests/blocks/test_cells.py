@@ -6,7 +6,22 @@ import numpy as np
 import pytest
 
 from tensorpress import _native
-from tensorpress.blocks.cells import DCTM, MODES, RAW, ZERO, ZVC, boxes, cell_channels, dct_levels, decode_cell, encode_cell, fold, make_rules, native_cells, unfold
+from tensorpress.blocks.cells import (
+    DCTM,
+    MODES,
+    RAW,
+    ZERO,
+    ZVC,
+    boxes,
+    cell_channels,
+    dct_levels,
+    decode_cell,
+    encode_cell,
+    fold,
+    make_rules,
+    native_cells,
+    unfold,
+)
 from tensorpress.core import registry
 from tensorpress.core.payload import Reader
 from tests.conftest import feature_map
