@@ -141,7 +141,10 @@ def read_entry(number: int, row: Any, state: Mapping[str, Buffer]) -> Entry:
     site = Site(**typed(row["site"], SITE_TYPES, f"{what}, site"))
     if not all(type(n) is int and n >= 0 for n in row["shape"]):
         raise StreamError(f"{what}: shape {row['shape']!r:.100} is no list of sizes")
-    codec = build_from_stream(row["codec"], row["params"], state)
+    try:
+        codec = build_from_stream(row["codec"], row["params"], state)
+    except StreamError as error:
+        raise StreamError(f"{what}: {error}") from None
     if referring and not 0 <= row["reference"] < number:
         raise StreamError(f"{what} refers to entry {row['reference']}, which is not one before it")
     if codec.reference != referring:

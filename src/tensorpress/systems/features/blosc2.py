@@ -30,7 +30,7 @@ CARD = Card(
     quality_fine=1.0,
     quality_coarse=64.0,
 )
-FORMATS, FILTERS = {1, 4}, {0, 2}  # in a chunk's head: lz4, zstd; nothing, bit shuffle
+FORMATS, FILTERS = {0, 1, 4}, {0, 2}  # in a chunk's head: copied or blosclz, lz4, zstd; nothing, bit shuffle
 
 
 @dataclass(frozen=True)
