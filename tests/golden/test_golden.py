@@ -7,8 +7,8 @@ import json
 import pytest
 
 from tensorpress.core import registry
-from tensorpress.planning.bundle import read_bundle
 from tensorpress.core.errors import InputError
+from tensorpress.planning.bundle import read_bundle
 from tensorpress.planning.plan import Plan
 from tests.golden.make import HERE, VERSION, beside, cases, facts, items, missing_for, present, read_manifest, sha256, wrong_with
 
