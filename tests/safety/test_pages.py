@@ -86,3 +86,8 @@ def test_a_board_of_hostile_names(tmp_path, without_plotly):
     row = {**made_up_row("zvc", 1.0), "name": HOSTILE, "points": points, "at_kl": dict.fromkeys(("0.0125", "0.025", "0.05"), at), "at_drop": {"0.5": at}}
     write_board(tmp_path / "b.html", [{**row, "arch": HOSTILE, "command": HOSTILE, "machine": HOSTILE}])
     check((tmp_path / "b.html").read_text())
+
+
+def test_no_figure_closes_the_script_that_it_stands_in():
+    found = Elements(pages.document("t", [], {"layers": [{"x": HOSTILE}]}, "var Plotly = {}"))
+    assert len(found.scripts) == 3 and json.loads(found.scripts[0]) == {"layers": [{"x": HOSTILE}]} and not found.events and not found.links
