@@ -327,6 +327,9 @@ def test_overhead_of_plans_and_bundles():
     data = example("plan")
     header, sections = minimal.container.open_container(data, minimal.container.PLAN)
     assert len(data) == container_nbytes(len(binary.canonical_json(header)), {k: len(s) for k, s in sections.items()})
+    shown = section(21)
+    for formula in ("9 + v(h) + h + v(k) + Σ (v(", "+ v(n) + n + 4)", "98 + ", "107 + (digits of the number of frames) + v(n) + n", "12 + payload; 24 + payload", "takes 120 + ", "4,194,303"):
+        assert formula in shown
     plan = Plan.from_bytes(data)
     for count, size in ((1, 27), (0, 0), (12, 1000), (12345, 200_000)):
         frames = [b"x" * (size // max(count, 1))] * count
