@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # Folders stand in the list as well: a file that was removed changes the date of its folder.
 SOURCES := pyproject.toml CMakeLists.txt $(shell find src native -name __pycache__ -prune -o -print)
 
-.PHONY: help setup demo test bench lint golden sizes instructions sanitize faults race memcheck dist reproducible sbom properties fuzz decoders clean
+.PHONY: help setup demo test bench lint golden sizes instructions sanitize faults race memcheck dist reproducible sbom properties fuzz aarch64 decoders same-bits clean
 .DELETE_ON_ERROR:
 
 help:
@@ -31,7 +31,9 @@ help:
 	@echo "make sbom    the bill of materials of an installed package, CycloneDX JSON, into dist/; prints all licences"
 	@echo "make properties  every property on up to 20,000 random examples: results/reliability/properties.json (CASES=, SECONDS= of processor time each, SEED=)"
 	@echo "make fuzz    every decoder under libFuzzer, what Python reads under atheris (QUICK=1: 3 seconds each; RUNS=…; ONLY=target)"
+	@echo "make aarch64  the same bits on another processor: cross-compiled, run by qemu, compared with this machine (QUICK=1: digests alone)"
 	@echo "make decoders  damaged streams through both decoders: results/reliability/decoders.json (STREAMS=10000 of each codec, SEED=1)"
+	@echo "make same-bits  instruction sets, threads, twins and float states give the same bits, as rows (QUICK=1: none are written)"
 	@echo "make clean   remove .venv, the build and caches"
 
 setup: .venv/.with-demo
@@ -88,6 +90,12 @@ properties: .venv/.with-test
 
 fuzz: .venv/.with-test .venv/.with-fuzz
 	@$(BIN)/python scripts/fuzz.py $(if $(QUICK),--quick) $(RUNS:%=--runs %) $(ONLY:%=--only %)
+
+aarch64: .venv/.with-test
+	@$(BIN)/python scripts/another_machine.py $(if $(QUICK),--quick)
+
+same-bits: .venv/.with-test
+	@$(BIN)/python scripts/same_bits.py $(if $(QUICK),--quick)
 
 clean:
 	@rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -132,11 +132,11 @@ def kill_writers(kind: Kind, kills: int, rng: random.Random, told: Told) -> dict
             version = 1 if old == versions[0] else 0
             sent = SIGNALS[number % len(SIGNALS)]
             child = Child.start(lambda: write(target, version), errors)  # noqa: B023
-            if number % 2:  # any moment of its life; the others, any moment of the writing
+            if rng.random() < 1 / 3:  # any moment of its life; the others, any moment of the writing
                 time.sleep(rng.uniform(0, 1.05 * whole))
             else:
                 child.hear(60)
-                time.sleep(rng.uniform(0, 1.05 * (whole - begun)))
+                time.sleep(rng.uniform(0, whole - begun))
             os.kill(child.pid, sent)
             code = child.end()
             if b"Traceback" in errors.read_bytes() or (code not in (0, 130, -sent)):

@@ -170,6 +170,6 @@ def crowd(kind: Kind, write: Callable[[Path, int], None], writers: int, rounds: 
             said = "".join(p.read_text()[-500:] for p in sorted(scratch.glob("errors-*")))
             raise Wrong(f"{kind.name}: {writers} writers: codes {ended}, readers {looked}: {said}")
         return {
-            "kind": kind.name, "processes": writers, "writings": writers * rounds, "readings, all of them whole": sum(int(f.read_text()) for f in seen),
+            "kind": kind.name, "processes": writers, "writings, or tries of one": writers * rounds, "readings, all of them whole": sum(int(f.read_text()) for f in seen),
             "left": 0, "seconds": round(seconds, 3),
         }  # fmt: skip

@@ -4,8 +4,8 @@
     make faults KILLS=20 SEED=7      fewer, at other moments
     make faults QUICK=1              a few of the light kinds, as the tests do it; no file is written
 
-Every child is a real process that writes over an old version; it gets SIGKILL, SIGINT or SIGTERM, half of them at any moment of its life, half at any
-moment of the writing. Then the path holds the old version or the new one, byte for byte, or this program ends with code 1 and says which kind was torn.
+Every child is a real process that writes over an old version; it gets SIGKILL, SIGINT or SIGTERM, a third of them at any moment of its life, the rest at
+any moment of the writing. Then the path holds the old version or the new one, byte for byte, or this program ends with code 1 and says which kind was torn.
 """
 
 from __future__ import annotations
@@ -59,8 +59,8 @@ def measured(kinds: list[Kind], kills: int, seed: int, quick: bool) -> list[dict
             for row in places(kind, write):
                 add(row)
             for writers in (2,) if quick else (2, 8):
-                add(crowd(kind, write, writers, 2 if quick else 20))
-    if not quick:
+                add(crowd(kind, write, writers, 2 if quick else 10))
+    if len(kinds) == len(KINDS):
         add(kill_programs(max(kills // 2, 1), random.Random(f"{seed} program"), tell))
     return rows
 

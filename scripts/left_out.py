@@ -21,3 +21,4 @@ class Finder:
 
 def pytest_configure() -> None:
     sys.meta_path.insert(0, Finder())
+    sys.executable = os.environ.get("TENSORPRESS_PYTHON", sys.executable)  # what starts this Python, where that is an emulator

@@ -88,7 +88,7 @@ def main() -> int:
     isas = instruction_sets()
     for isa in isas[-1:] if arguments.quick else isas:
         at = {**env, "TENSORPRESS_ISA": isa}
-        shared = [sys.executable, str(ROOT / "native" / "race" / "shared.py"), "--rounds", rounds, "--json", str(work / "rows.json")]
+        shared = [sys.executable, str(ROOT / "native" / "race" / "shared.py"), "--rounds", rounds, "--turn", "0.002", "--json", str(work / "rows.json")]
         pytest = [sys.executable, "-m", "pytest", "-q", "--capture=sys", "-p", "no:cacheprovider", *TESTS]
         for name, command in (("shared objects", shared), ("tests of native threads, stops and forks", pytest)):
             started = time.monotonic()

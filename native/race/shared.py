@@ -142,11 +142,11 @@ def share_plan(threads: int, rounds: int) -> dict[str, Any]:
     return {"plan of": len(entries), "threads": threads, "encodes": calls, "decodes": calls, "different": 0, "seconds": round(time.monotonic() - began, 3)}
 
 
-def measured(threads: int, rounds: int, only: list[str] | None = None) -> Iterator[dict[str, Any]]:
-    """A row for each codec and its options, then one for the plan."""
+def measured(threads: int, rounds: int, only: list[str] | None = None, turn: float = 1e-4) -> Iterator[dict[str, Any]]:
+    """A row for each codec and its options, then one for the plan. `turn`: seconds after which Python lets another thread run (its own default is 0.005)."""
     share_of_thread, interval = tensorpress.core.threads.SHARE, sys.getswitchinterval()
     tensorpress.core.threads.SHARE = 1 << 10  # values that make another native thread worth its waking
-    sys.setswitchinterval(1e-5)
+    sys.setswitchinterval(turn)
     try:
         for codec, options, referred in variants(only):
             try:
@@ -165,12 +165,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument("--turn", type=float, default=1e-4, help="seconds after which Python lets another thread run")
     parser.add_argument("--codec", action="append", choices=sorted(registry.cards()))
     parser.add_argument("--json", type=Path, help="write the rows")
     arguments = parser.parse_args()
     os.environ.setdefault("TENSORPRESS_THREADS", "4")
     rows = []
-    for row in measured(arguments.threads, arguments.rounds, arguments.codec):
+    for row in measured(arguments.threads, arguments.rounds, arguments.codec, arguments.turn):
         rows.append(row)
         print(json.dumps(row), flush=True)
     if arguments.json:

@@ -104,6 +104,7 @@ LONG_MATCHES = b"\x11x\x02\x54\x01\x00\x34\0\0\0\0\x01"  # two literals, each be
         (b"\x51A\x01\x01", "head of the sequences is damaged"),
         (b"\x51A\x01\xfc", "is repeated that there is not"),
         (b"\x51A\x01\x40\x24", "a code that does not exist"),
+        (b"\x09A\x01\x54\x01\x00\x00\x00\x01", "bits are left behind the sequences"),
         (b"\x51A\x01\x80\x0f", "an FSE table of 2\\^20 states"),
         (b"\x51A\x01\x80\x00", "an FSE table"),
     ],
@@ -113,10 +114,19 @@ def test_zstd_blocks_that_no_encoder_writes(body, said):
         ours.zstd(FRAME_OF_10 + (len(body) << 3 | 5).to_bytes(3, "little") + body, 10)
 
 
-def test_a_zstd_block_holds_at_most_131072_bytes():
-    def frame(body: bytes, count: int) -> bytes:
-        return b"\x28\xb5\x2f\xfd\xa0" + struct.pack("<I", count) + (len(body) << 3 | 5).to_bytes(3, "little") + body
+def frame(body: bytes, count: int) -> bytes:
+    return b"\x28\xb5\x2f\xfd\xa0" + struct.pack("<I", count) + (len(body) << 3 | 5).to_bytes(3, "little") + body
 
+
+@pytest.mark.parametrize(("count", "written"), [(127, b"\x7f"), (128, b"\x80\x80"), (0x7EFF, b"\xfe\xff"), (0x7F00, b"\xff\0\0"), (0x7F02, b"\xff\2\0")])
+def test_zstd_blocks_of_many_sequences(count, written):
+    """Each a literal and a match of three."""
+    body = (1 | 3 << 2 | count << 4).to_bytes(3, "little") + b"x" + written + b"\x54\x01\x00\x00\x01"
+    assert ours.zstd(frame(body, 4 * count), 4 * count) == b"x" * (4 * count)
+    assert pytest.importorskip("zstandard").ZstdDecompressor().decompress(frame(body, 4 * count)) == b"x" * (4 * count)
+
+
+def test_a_zstd_block_holds_at_most_131072_bytes():
     with pytest.raises(ValueError, match="a block of more than"):
         ours.zstd(frame(LONG_MATCHES, 131_080), 131_080)
     one = b"\x09x\x01\x54\x01\x00\x34\0\0\x01"

@@ -11,11 +11,12 @@ import pytest
 
 from tensorpress.core import registry
 from tensorpress.core.codec import Codec
+from tensorpress.core.errors import InputError
 from tensorpress.core.stream import Stream
 from tests.golden import make
-from tests.golden.cases import SHAPES
+from tests.golden.cases import SHAPES, pattern
 
-SOME = ("zvc-", "kinds/zvc-", "bound/narrow", "bound/wide.", "bound/small")
+SOME = ("zvc-", "zstd-", "kinds/zvc-", "bound/narrow", "bound/wide.", "bound/small")
 ONE = "kinds/zvc-rank-2.tp"
 
 
@@ -102,13 +103,28 @@ def test_an_absent_file_is_named_and_not_made(folder, capsys):
     assert f"{ONE}: it is absent" in refused(folder, capsys)
 
 
-def test_an_extra_file_and_a_lost_case_are_named(folder, capsys, monkeypatch):
+def test_an_extra_file_is_named_and_not_taken_over(folder, capsys):
     shutil.copyfile(folder / ONE, folder / "kinds/zvc-more.tp")
-    assert "kinds/zvc-more.tp: no case makes it" in refused(folder, capsys)
-    (folder / "kinds/zvc-more.tp").unlink()
+    assert "kinds/zvc-more.tp: it stands beside the manifest" in refused(folder, capsys)
+
+
+def test_a_file_stays_when_its_case_is_lost(folder, capsys, monkeypatch):
     kept = [item for item in make.items(folder) if item.file != ONE]
     monkeypatch.setattr(make, "items", lambda folder: kept)
-    assert f"{ONE}: no case makes it" in refused(folder, capsys)
+    before = contents(folder)
+    assert make.main([]) == 0 and contents(folder) == before
+    (folder / ONE).unlink()
+    assert f"{ONE}: it is absent" in refused(folder, capsys)
+
+
+def test_files_of_an_older_version_need_only_be_read(folder, monkeypatch):
+    known = make.read_manifest(folder)
+    assert not any(make.wrong_with(folder, file, known[file]) for file in known if not make.missing_for(folder, file))
+    monkeypatch.setattr(make, "VERSION", 2)
+    monkeypatch.setattr(Codec, "encode_payload", None)
+    assert not any(make.wrong_with(folder, file, known[file]) for file in known if not make.missing_for(folder, file))
+    monkeypatch.setattr(make, "decoded", lambda *some: np.roll(pattern("signed"), 1))
+    assert all(make.wrong_with(folder, file, known[file]) for file in known if not file.endswith(".tpp"))
 
 
 def test_files_without_a_manifest_are_not_taken_over(folder, capsys):
@@ -136,6 +152,26 @@ def test_a_twin_of_other_values_is_seen(folder, capsys, monkeypatch):
     honest = Codec.decode_payload
     monkeypatch.setattr(Codec, "decode_payload", lambda codec, payload, **more: honest(codec, payload, **more) + (not more["fused"]))
     assert f"{ONE}: kernel and slow twin" in refused(folder, capsys)
+
+
+def test_a_missing_library_is_said(folder, capsys, monkeypatch):
+    honest = registry.build
+
+    def build(codec: str, *rest: object) -> Codec:
+        if codec == "zstd":
+            raise InputError("codec 'zstd' needs the library z")
+        return honest(codec, *rest)
+
+    monkeypatch.setattr(registry, "build", build)
+    before = contents(folder)
+    assert make.main([]) == 0 and contents(folder) == before
+    assert "zstd-default-relu.tp is not checked: codec 'zstd' needs the library z" in capsys.readouterr().err
+    known = make.read_manifest(folder)
+    make.write_manifest(folder, {file: row for file, row in known.items() if not file.startswith("zstd-")})
+    for file in known:
+        if file.startswith("zstd-"):
+            (folder / file).unlink()
+    assert "golden: codec 'zstd' needs the library z" in refused(folder, capsys)
 
 
 def test_a_released_file_is_never_replaced(folder, capsys):

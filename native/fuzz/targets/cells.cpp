@@ -20,15 +20,15 @@ std::unique_ptr<Rules> rules_of(Input& in) {
   const int length = in.below(5) ? 4 << in.below(4) : 0;
   r->levels = level_tables(in);
   const double step = 1 + in.byte() / 4.0, dead_zone = in.byte() / 511.0;
-  const bool wild = in.below(8) == 0;  // what hostile parameters may ask for
+  const bool wild = in.below(8) == 0;  // what hostile parameters may ask for, and the binding lets pass
   for (int k = 0; k < length; ++k)
-    for (int n = 0; n < length; ++n) r->matrix.push_back(k ? int(std::lround(90.51 * std::cos((2 * n + 1) * k * 3.14159265358979 / (2 * length)))) : 64);
+    for (int n = 0; n < length; ++n) r->matrix.push_back(k ? int(std::lround(90.49 * std::cos((2 * n + 1) * k * 3.14159265358979 / (2 * length)))) : 64);
   const double norm = 64 * std::sqrt(length);
   for (int k = 0; k < length; ++k) {
     r->forward.push_back(wild ? in.number<std::uint32_t>() : std::uint32_t((1 << 20) / (norm * step)));
-    r->backward.push_back(wild ? in.number<std::int32_t>() : std::int32_t(step * (1 << 14) / norm));
+    r->backward.push_back(wild ? in.within<std::int32_t>(-(1 << 22), 1 << 22) : std::int32_t(step * (1 << 14) / norm));
   }
-  for (int i = 0; i < 3 * length; ++i) r->shift.push_back(wild ? in.number<std::int32_t>() : std::int32_t((in.byte() - 128) * step * 64 / norm));
+  for (int i = 0; i < 3 * length; ++i) r->shift.push_back(wild ? in.within<std::int32_t>(-(1 << 30), 1 << 30) : std::int32_t((in.byte() - 128) * step * 64 / norm));
   const int groups = 1 + in.below(in.endless() ? 3 : 16);
   for (int i = 0; i < groups * length; ++i) r->keep.push_back(std::uint8_t(in.below(4) != 0));
   r->cells = {r->levels.tables.zero, r->levels.tables.word_of, r->levels.tables.level_of, length, r->matrix.data(), r->keep.data(), int(r->keep.size()),

@@ -35,6 +35,7 @@ ZERO_MAP, PLANE_CODES = 4, 8  # flag bits of the header's first byte
 HEADER_NBYTES = 3
 DENSE = 10  # plane codes: 0 empty, 1 + w bitmap with w-bit values (w 0 to 8), DENSE + w - 3 all symbols of w bits (w 3 to 8)
 DCT_SHIFT, DEQUANT_SHIFT, MAX_COEFFICIENT = 20, 14, 1 << 19
+MAX_SHIFT = 1 << 30  # more leads beyond the largest coefficient as well, and out of 32 bits
 
 U8 = NDArray[np.uint8]
 I32 = NDArray[np.int32]
@@ -118,7 +119,7 @@ def make_rules(
         forward=np.array([round((1 << DCT_SHIFT) / (n * dct_step)) for n in (dct.norms(length) if length else ())], np.uint32),
         offset=round((1 << DCT_SHIFT) * dead_zone),
         backward=np.array([round(dct_step * s) for s in scale], np.int32),
-        shift=np.array([[round(c * s) for s in scale] for c in dct_centroid], np.int32).reshape(3, length),
+        shift=np.array([[max(-MAX_SHIFT, min(round(c * s), MAX_SHIFT)) for s in scale] for c in dct_centroid], np.int32).reshape(3, length),
         lagrangian=float(lagrangian),
         modes=sum(1 << MODES.index(m) for m in modes) | 1 << RAW,  # RAW is the bound of every cell
         zero_map=zero_map,

@@ -29,7 +29,11 @@ class ContextKernel:
     """Where the encoder chooses by rate and distortion, or caps stripes, the stage encodes; decoding is always native."""
 
     def __init__(self, stage: ContextStage) -> None:
-        self.stage, self.native, self.codec = stage, stage.model.native, stage.codec
+        self.stage, self.codec = stage, stage.codec
+
+    @property
+    def native(self) -> Any:
+        return self.stage.model.native  # made when it is first used: it is a thousand times what a plan holds of it
 
     def accepts(self, dtype: np.dtype[Any], shape: tuple[int, ...]) -> bool:
         channels, rows, columns = chw(shape)

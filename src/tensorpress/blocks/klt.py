@@ -24,6 +24,7 @@ Array = NDArray[Any]
 PEAK = 2047  # of a basis value: 12 bits, signed
 FIXED = 32767  # of a fixed-point sample: 16 bits, signed
 MAX_CHANNELS = 1 << 16  # 2^11 * 2^15 * 2^16 < 2^53
+FEW_VALUES = 1 << 20  # that are decoded at a time: they are doubles on the way
 FIT_VALUES = 1 << 22  # about how many values of the samples the fit sees
 
 
@@ -66,13 +67,13 @@ class Basis:
                 raise InputError(f"{what} {value!r} lies outside {SMALLEST:g} to {LARGEST:g}")
         if len(self.means) != sum(map(len, self.blocks)) or not np.isfinite(self.means).all():
             raise InputError(f"{len(self.means)} means for {sum(map(len, self.blocks))} channels, or one that is not finite")
-        if any(abs(block.astype(np.int32)).max() > PEAK or not block.any() for block in self.blocks):
+        if any(block.min() < -PEAK or block.max() > PEAK or not block.any() for block in self.blocks):
             raise InputError(f"a block of the basis is zero or passes {PEAK}")
 
     @property
     def gains(self) -> list[float]:
         """By how much a block's integers exceed an orthonormal basis: the root mean square of its rows' lengths."""
-        return [math.sqrt(int(np.square(block.astype(np.int64)).sum()) / len(block)) for block in self.blocks]
+        return [math.sqrt(sum(int(np.square(row, dtype=np.int64).sum()) for row in block) / len(block)) for block in self.blocks]
 
     def forward(self, x: NDArray[np.float32]) -> NDArray[np.float64]:
         """(C, positions) -> whole numbers of steps, unclamped."""
@@ -122,10 +123,12 @@ class Klt(Stage[Array, Array]):
     def decode(self, y: Array, src: Reader) -> Array:
         check_decodable(src.dtype)
         out = np.empty(y.shape, src.dtype)
+        columns = max(FEW_VALUES // (STRIPE_ROWS * max(len(y), 1)), 1)
         for top in range(0, y.shape[1] if y.size else 0, STRIPE_ROWS):
-            rows = np.s_[:, top : top + STRIPE_ROWS]
-            q = y[rows].reshape(len(y), -1) + self.low
-            out[rows] = restore(self.basis.inverse(q), src.dtype).reshape(out[rows].shape)
+            for left in range(0, y.shape[2], columns):  # products are exact, however many stand side by side
+                some = np.s_[:, top : top + STRIPE_ROWS, left : left + columns]
+                q = y[some].reshape(len(y), -1) + self.low
+                out[some] = restore(self.basis.inverse(q), src.dtype).reshape(out[some].shape)
         return out.reshape(src.shape)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -48,9 +49,13 @@ class LanedKernel:
     """Byte-equal twin of `Uniform >> LanedStage`: float32 and 8-bit integers as they are, other floats by way of float32."""
 
     def __init__(self, levels: Uniform, tables: LaneTables) -> None:
-        self.levels, self.step, self.reciprocal = levels, float(levels.step), float(levels.reciprocal)
+        self.levels, self.tables, self.step, self.reciprocal = levels, tables, float(levels.step), float(levels.reciprocal)
+
+    @cached_property
+    def native(self) -> dict[str, _native.LanedRans]:
+        """By kind of type; made when they are first used, for they are much larger than the tables."""
+        levels, tables, found = self.levels, self.tables, {}
         frequencies, bottom, top = np.array(tables.frequencies, np.uint32), -levels.zero_point, levels.levels - 1 - levels.zero_point
-        self.native = {}
         identity = np.minimum(np.arange(256), levels.levels - 1).astype(np.uint8)
         for kind, dtype in (("f", None), ("u", np.uint8), ("i", np.int8)):
             symbol_of, level_of = identity, np.arange(256, dtype=np.uint8)
@@ -58,7 +63,8 @@ class LanedKernel:
                 values = np.arange(256) + np.iinfo(dtype).min
                 symbol_of = (quantise(values.astype(np.float32), levels.reciprocal, bottom, top) + np.int16(levels.zero_point)).astype(np.uint8)
                 level_of = np.resize((levels.values(np.dtype(dtype)).astype(np.int16) - np.iinfo(dtype).min).astype(np.uint8), 256)
-            self.native[kind] = _native.LanedRans(frequencies, tables.escape, tables.bits, levels.zero_point, symbol_of, level_of)
+            found[kind] = _native.LanedRans(frequencies, tables.escape, tables.bits, levels.zero_point, symbol_of, level_of)
+        return found
 
     def accepts(self, dtype: np.dtype[Any], shape: tuple[int, ...]) -> bool:
         return dtype in QUANTISABLE

@@ -150,7 +150,7 @@ def stage(config: Any, levels: Levels, state: Mapping[str, bytes]) -> RangeWords
     starts = [0, *bytes(state["ranges"])]
     if len(starts) != RANGES or any(a >= b for a, b in itertools.pairwise(starts)):
         raise InputError("apack: the first values of the ranges are not 16 rising numbers")
-    tables = Tables.from_bytes(state["tables"])
+    tables = Tables.from_bytes(state["tables"], max_rows=1)
     if (tables.rows, tables.symbols, tables.bits) != (1, RANGES, TABLE_BITS):
         raise InputError(f"apack: tables of {tables.rows} rows, {tables.symbols} symbols and {tables.bits} bits, not 1, 16 and 10")
     return RangeWords(levels, Ranges(starts), tables)

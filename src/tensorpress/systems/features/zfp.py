@@ -80,12 +80,13 @@ class Zfp(Stage[Array, None]):
         out = np.zeros(shape, np.float32)
         for number in range(stripe_count(src.shape)):
             rows = slice(number * STRIPE_ROWS, (number + 1) * STRIPE_ROWS)
-            part, data = out[:, rows], bytes(src.stripe())
+            part, data = out[:, rows], src.stripe()
             blocks = blocks_of(part.shape)
             if len(data) > 8 + blocks * 300:
                 raise StripeError(number, f"{len(data)} bytes, more than zfp writes for {blocks} blocks")
-            padded = data + bytes(8 + blocks * 300 - len(data))  # the library reads on where data ends
             try:
+                padded = bytearray(8 + blocks * 300)  # the library reads on where data ends; zeros that nobody writes to take no memory
+                padded[: len(data)] = data
                 out[:, rows] = self.zfpy._decompress(padded, self.zfpy.dtype_to_ztype(np.float32), part.shape, tolerance=self.tolerance)
             except Exception as error:  # whatever the library raises on bad data
                 raise StripeError(number, str(error)) from None
