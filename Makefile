@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # Folders stand in the list as well: a file that was removed changes the date of its folder.
 SOURCES := pyproject.toml CMakeLists.txt $(shell find src native -name __pycache__ -prune -o -print)
 
-.PHONY: help setup demo test bench lint golden sizes instructions sanitize clean
+.PHONY: help setup demo test bench lint golden sizes instructions sanitize faults race memcheck dist reproducible sbom properties fuzz aarch64 clean
 .DELETE_ON_ERROR:
 
 help:
@@ -23,6 +23,15 @@ help:
 	@echo "make sizes   write benchmarks/sizes.csv anew (its difference is to be reviewed)"
 	@echo "make instructions  write benchmarks/instructions.csv anew: callgrind's counts (likewise)"
 	@echo "make sanitize  native code under AddressSanitizer and UBSan: tests and damaged payloads (QUICK=1: some of them)"
+	@echo "make faults  writers killed at random moments, full disks, many writers (KILLS=200, SEED=1, QUICK=1)"
+	@echo "make race    native code under ThreadSanitizer: 16 threads on shared codecs (QUICK=1: one instruction set)"
+	@echo "make memcheck  native code under valgrind's memcheck: tests of kernels, two hours (QUICK=1: golden streams alone)"
+	@echo "make dist    build sdist and wheel of the last commit into dist/, dated by it"
+	@echo "make reproducible  build them twice under different conditions and compare the bytes"
+	@echo "make sbom    the bill of materials of an installed package, CycloneDX JSON, into dist/; prints all licences"
+	@echo "make properties  every property on up to 20,000 random examples: results/reliability/properties.json (CASES=, SECONDS= of processor time each, SEED=)"
+	@echo "make fuzz    every decoder under libFuzzer, what Python reads under atheris (QUICK=1: 3 seconds each; RUNS=…; ONLY=target)"
+	@echo "make aarch64  the same bits on another processor: cross-compiled, run by qemu, compared with this machine (QUICK=1: digests alone)"
 	@echo "make clean   remove .venv, the build and caches"
 
 setup: .venv/.with-demo
@@ -53,6 +62,33 @@ instructions: .venv/.with-test
 sanitize: .venv/.with-test
 	@$(BIN)/python scripts/sanitize.py $(if $(QUICK),--quick)
 
+faults: .venv/.with-test
+	@$(BIN)/python scripts/faults.py $(if $(QUICK),--quick) $(KILLS:%=--kills %) $(SEED:%=--seed %)
+
+race: .venv/.with-test
+	@$(BIN)/python scripts/race.py $(if $(QUICK),--quick)
+
+memcheck: .venv/.with-test
+	@$(BIN)/python scripts/memcheck.py $(if $(QUICK),--quick)
+
+dist: .venv/.with-release
+	@$(BIN)/python scripts/reproducible.py --dist
+
+reproducible: .venv/.with-release
+	@$(BIN)/python scripts/reproducible.py
+
+sbom: .venv/.with-release
+	@$(BIN)/python scripts/sbom.py
+
+properties: .venv/.with-test
+	@$(BIN)/python scripts/properties.py $(if $(CASES),--cases $(CASES)) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED))
+
+fuzz: .venv/.with-test .venv/.with-fuzz
+	@$(BIN)/python scripts/fuzz.py $(if $(QUICK),--quick) $(RUNS:%=--runs %) $(ONLY:%=--only %)
+
+aarch64: .venv/.with-test
+	@$(BIN)/python scripts/another_machine.py $(if $(QUICK),--quick)
+
 clean:
 	@rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	@find . -name .git -prune -o -name __pycache__ -prune -exec rm -rf {} +
@@ -82,5 +118,5 @@ clean:
 	@if ls .venv/.with-* >/dev/null 2>&1; then \
 	  echo "TensorPress: installing the package with its extra '$*'"; quiet=-q; \
 	else echo "TensorPress: installing the package and what it needs (PyTorch is large: this may take some minutes)"; fi; \
-	$(PIP) install $$quiet "$$(ls ./.venv/wheel/*.whl)[$*]"
+	$(PIP) install $$quiet -c constraints.txt "$$(ls ./.venv/wheel/*.whl)[$*]"
 	@touch $@

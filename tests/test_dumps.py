@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle  # to make what must never be read
 import shutil
 
 import numpy as np
@@ -115,6 +116,74 @@ def test_cut_and_damaged_stores_are_told(store, tmp_path, net):
     with pytest.raises(InputError, match="matches"):
         dumps.write(tmp_path / "x", net, images, sites="layer9*")
     assert not (tmp_path / "x").exists()
+
+
+class Touch:
+    """Unpickled, it makes the file that it names."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (str(self.path), "w")
+
+
+PICKLE = {"id": "pickle", "protocol": 5}
+FOREIGN = {
+    "object filters": {"dtype": "|O", "filters": [{"id": "vlen-utf8"}, PICKLE], "compressor": None, "fill_value": ""},
+    "object compressor": {"dtype": "|O", "filters": [{"id": "vlen-utf8"}], "compressor": PICKLE, "fill_value": ""},
+    "filter": {"filters": [PICKLE]},
+    "compressor": {"compressor": PICKLE},
+    "plain": {"compressor": None},
+    "bomb": {"compressor": {"id": "zlib", "level": 1}},
+    "unfitted": {"compressor": {"id": "tensorpress", "codec": "zvc"}},
+    "type": {"dtype": "<f8"},
+    "order": {"order": "F"},
+    "wide": {"shape": [10, 1 << 40, 18, 18], "chunks": [1, 1 << 40, 18, 18]},
+    "chunks": {"chunks": [10, 8, 18, 18]},
+    "flat": {"shape": [], "chunks": []},
+    "text": {"shape": ["10", 8, 18, 18]},
+    "version": {"zarr_format": 3},
+}
+
+
+@pytest.mark.parametrize("fault", FOREIGN)
+def test_a_store_that_names_another_codec_is_refused_before_it_is_made(store, tmp_path, fault, monkeypatch):
+    """numcodecs has a codec that unpickles: a store's metadata may ask for it."""
+    monkeypatch.setenv("NUMCODECS_ALLOW_UNSAFE_PICKLE_DECODE", "1")
+    monkeypatch.setattr("numcodecs.pickles.ALLOW_UNSAFE_PICKLE_DECODE", True, raising=False)  # as older versions always did
+    bad, touched = tmp_path / "bad.zarr", tmp_path / "touched"
+    shutil.copytree(store[0], bad)
+    metadata = bad / "000" / ".zarray"
+    metadata.write_text(json.dumps({**json.loads(metadata.read_text()), **FOREIGN[fault]}))
+    (bad / "000" / "4.0.0.0").write_bytes(pickle.dumps(Touch(touched)))
+    with pytest.raises(StreamError, match=r"bad\.zarr: site 1:relu"):
+        dumps.open_dump(bad)["1:relu"][4]
+    assert not touched.exists()
+
+
+def test_damaged_metadata_is_a_stream_error(store, tmp_path):
+    deep = "[" * 100_000
+    for name, text in ((".zattrs", deep), (".zattrs", '{"tensorpress": 5}'), (".zattrs", '{"tensorpress": {"sites": [5]}}'), (".zgroup", "{}"), ("000/.zarray", deep), ("000/.zarray", "[]"), ("000/.zarray", "\xff")):
+        bad = tmp_path / "bad.zarr"
+        shutil.copytree(store[0], bad)
+        (bad / name).write_text(text, encoding="latin-1")
+        with pytest.raises(StreamError, match=r"bad\.zarr"):
+            dumps.open_dump(bad)
+        shutil.rmtree(bad)
+    with pytest.raises(StreamError, match="over the limit"):
+        dumps.open_dump(store[0], max_nbytes=4 * 8 * 18 * 18 - 1)
+    assert len(dumps.open_dump(store[0], max_nbytes=4 * 8 * 18 * 18).sites) == 2
+
+
+def test_a_copy_of_the_metadata_is_not_believed(store, tmp_path):
+    bad = tmp_path / "bad.zarr"
+    shutil.copytree(store[0], bad)
+    zarr.consolidate_metadata(str(bad), zarr_format=2)
+    copy = json.loads((bad / ".zmetadata").read_text())
+    copy["metadata"]["000/.zarray"]["compressor"] = None
+    (bad / ".zmetadata").write_text(json.dumps(copy))
+    assert np.array_equal(dumps.open_dump(bad)["1:relu"][0], dumps.open_dump(store[0])["1:relu"][0])
 
 
 def test_commands(tmp_path, monkeypatch, capsys):

@@ -38,6 +38,7 @@ from tensorpress.cli_parts import (
     Std,
     Steps,
     Weights,
+    beside,
     calibration_and_test,
     class_count,
     command_line,
@@ -49,6 +50,8 @@ from tensorpress.cli_parts import (
     parse_triple,
     write_json,
 )
+from tensorpress.console import one_line
+from tensorpress.core.container import MAX_NBYTES
 from tensorpress.core.errors import InputError, TensorPressError
 
 app = typer.Typer(
@@ -193,14 +196,17 @@ def evaluate(
 
 
 def tell_target(plan: Any) -> None:
-    if plan.meta.get("target_met") is False:
+    if plan.meta.get("target_met") is not False:
+        return
+    try:
         near = min(plan.meta["tried"], key=lambda t: t["kl"])
-        err.print(
-            f"[yellow]target {plan.meta['target']} was not met:[/] nearest is quality {near['quality']:g} with KL {near['kl']:.4g}, "
+        told = (
+            f"target {plan.meta['target']} was not met: nearest is quality {near['quality']:g} with KL {near['kl']:.4g}, "
             f"expected drop {near['expected_drop']:.3g} points, ratio {near['ratio']:.3g}"
         )
-
-
+    except (KeyError, TypeError, ValueError):  # a plan's own account of itself: from elsewhere it may be anything
+        told = "the plan says that its target was not met, and not how nearly"
+    err.print(one_line(told), style="yellow")
 
 
 @app.command()
@@ -219,7 +225,7 @@ def demo(
     if json_path is not None:
         write_json(json_path, rows)
     out.print(result_table(rows))
-    out.print(f"page: [bold]{html}[/]")
+    out.print(f"page: {html}")
 
 
 @app.command("encode")
@@ -233,9 +239,9 @@ def encode_command(
     json_: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """An array file to a TensorPress stream."""
+    from tensorpress.core.atomic import write_atomically
     from tensorpress.facade import encode
     from tensorpress.files import read_array
-    from tensorpress.planning.plan import write_atomically
 
     array = read_array(source)
     if plan_path is None:
@@ -258,9 +264,9 @@ def encode_command(
     write_atomically(output, data)
     result = {"input": str(source), "output": str(output), "input_nbytes": array.nbytes, "nbytes": len(data), "ratio_8bit": array.size / len(data)}
     if json_:
-        out.print_json(data=result)
+        beside(output).print_json(data=result)
     else:
-        out.print(f"{output}: {len(data):,} bytes for {array.dtype} {array.shape}; {8 * len(data) / max(array.size, 1):.3g} bits a value")
+        beside(output).print(f"{output}: {len(data):,} bytes for {array.dtype} {array.shape}; {8 * len(data) / max(array.size, 1):.3g} bits a value")
 
 
 def plan_and_site(path: Path, site: str | None) -> tuple[Any, int]:
@@ -284,39 +290,57 @@ def decode_command(
     source: Annotated[Path, typer.Argument(metavar="X.tp", help="A stream.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The array to write: .npy, or .pt for a tensor.")],
     plan_path: Annotated[Path | None, typer.Option("--plan", help="The plan of a plan-bound stream.")] = None,
-    max_nbytes: Annotated[int, typer.Option(help="Refuse arrays larger than this.", min=1)] = 1 << 30,
+    max_nbytes: Annotated[int, typer.Option(help="Refuse arrays and plans larger than this.", min=1)] = MAX_NBYTES,
+    recover: Annotated[bool, typer.Option("--recover", help="Take what is intact of a damaged or cut stream: rows whose checks are right, 0 elsewhere.")] = False,
+    lost: Annotated[Path | None, typer.Option(help="With --recover: a .npy mask to write, true where values are lost.")] = None,
 ) -> None:
-    """A TensorPress stream back to an array file."""
-    from tensorpress.files import read_bytes, read_stream, write_array
+    """A TensorPress stream back to an array file.
 
-    array = read_stream(source, read_bytes(source), plan_path, max_nbytes)
-    write_array(output, array)
-    out.print(f"{output}: {array.dtype} {array.shape}")
+    Damage is an error, unless --recover is given: then what is wrong is told, a line each, and the intact rows are written.
+    """
+    from tensorpress.files import read_bytes, read_stream, recover_stream, write_array
+
+    if lost is not None and not recover:
+        raise InputError("--lost belongs to --recover")
+    if not recover:
+        array = read_stream(source, read_bytes(source), plan_path, max_nbytes)
+        write_array(output, array)
+        beside(output).print(f"{output}: {array.dtype} {array.shape}")
+        return
+    found = recover_stream(source, read_bytes(source), plan_path, max_nbytes)
+    write_array(output, found.array)
+    if lost is not None:
+        write_array(lost, found.lost)
+    for fault in found.faults:
+        err.print(f"{source}: {fault}", style="yellow", highlight=False, markup=False, soft_wrap=True)
+    beside(output).print(f"{output}: {found.array.dtype} {found.array.shape}, {int(found.lost.sum()):,} of {found.lost.size:,} values lost")
 
 
 @app.command()
 def inspect(
     source: Annotated[Path, typer.Argument(metavar="FILE", help="A stream, plan or bundle.")],
+    max_nbytes: Annotated[int, typer.Option(help="Refuse arrays and plans larger than this.", min=1)] = MAX_NBYTES,
     json_: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """What a file holds, part by part; the parts sum to its size."""
+    from rich.markup import escape
     from rich.table import Table
 
     from tensorpress.files import describe, read_bytes
 
-    found = describe(source, read_bytes(source))
+    found = describe(source, read_bytes(source), max_nbytes)
     if json_:
         out.print_json(data=found)
         return
-    table = Table(title=f"{source}: {found['kind']}, {found['nbytes']:,} bytes")
+    table = Table(title=escape(f"{source}: {found['kind']}, {found['nbytes']:,} bytes"))
     table.add_column("part")
     table.add_column("bytes", justify="right")
     for part, nbytes in found["parts"].items():
-        table.add_row(part, f"{nbytes:,}")
+        table.add_row(escape(part), f"{nbytes:,}")
     out.print(table)
     for key, value in found.items():
         if key not in ("kind", "nbytes", "parts"):
-            out.print(f"{key}: {json.dumps(value) if isinstance(value, dict | list) else value}", highlight=False)
+            out.print(f"{key}: {json.dumps(value) if isinstance(value, dict | list) else value}", highlight=False, markup=False)
 
 
 @app.command("list")
@@ -347,6 +371,8 @@ def show(
     """A codec's card: paper, claim, options and their defaults."""
     from dataclasses import asdict
 
+    from rich.text import Text
+
     from tensorpress.core.registry import card, system
     from tensorpress.files import option_rows
 
@@ -354,13 +380,13 @@ def show(
     if json_:
         out.print_json(data={**asdict(found), "options": options})
         return
-    out.print(f"[bold]{found.id}[/]: {found.title}  ({found.family}, {found.fidelity})")
-    out.print((system(codec).__doc__ or "").strip(), highlight=False, markup=False)
+    out.print(f"{found.id}: {found.title}  ({found.family}, {found.fidelity})")
+    out.print((system(codec).__doc__ or "").strip(), highlight=False)
     for name in ("paper", "claim", "measured", "portability"):
-        out.print(f"[bold]{name}[/]: {getattr(found, name)}", highlight=False)
-    out.print("[bold]options[/] (--set name=value):")
+        out.print(f"{name}: {getattr(found, name)}", highlight=False)
+    out.print("options (--set name=value):")
     for row in options:
-        out.print(f"  {row['name']} = {row['default']}   [dim]{row['help']}[/]", highlight=False)
+        out.print(f"  {row['name']} = {row['default']}   ", Text(row["help"], "dim"), sep="", highlight=False)
 
 
 for commands in (cli_board, cli_tune, cli_dump, cli_tools):
@@ -372,12 +398,7 @@ def main() -> None:
     try:
         app()
     except TensorPressError as error:
-        err.print(f"tensorpress: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
+        err.print(one_line(f"tensorpress: {error}"), style="red", highlight=False, soft_wrap=True)
         sys.exit(2)
-    except KeyboardInterrupt:
-        err.print("interrupted", style="red")
+    except KeyboardInterrupt:  # typer catches most of them itself, and gives the same code
         sys.exit(130)
-
-
-if __name__ == "__main__":
-    main()

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from tensorpress import cli_parts as cli
+from tensorpress.console import one_line
 from tensorpress.core.errors import InputError
 
 
@@ -61,7 +62,7 @@ def leaderboard(
             board, chosen, points, jobs, {"arch": name, "command": cli.command_line()}, bar, float("inf") if seconds is None else seconds
         )
     for trouble in troubles:
-        cli.err.print(f"[yellow]left out:[/] {trouble}", highlight=False)
+        cli.err.print(f"left out: {one_line(trouble)}", style="yellow", highlight=False)
     if json_path is not None:
         boards.save(json_path, rows)
     if out is not None:

@@ -66,13 +66,14 @@ def undump(
     import numpy as np
 
     from tensorpress import dumps
+    from tensorpress.console import one_line
+    from tensorpress.core.atomic import write_atomically
     from tensorpress.core.errors import InputError
-    from tensorpress.planning.plan import write_atomically
 
     opened = dumps.open_dump(store)
     if site is None:
         for name in opened.sites:
-            cli.out.print(f"{name}  {tuple(opened[name].array.shape)}", highlight=False, markup=False)
+            cli.out.print(f"{one_line(name)}  {tuple(opened[name].array.shape)}", highlight=False)
         return
     if output is None:
         raise InputError("undump --site needs --out maps.npy")
@@ -81,4 +82,4 @@ def undump(
     buffer = io.BytesIO()
     np.save(buffer, maps, allow_pickle=False)
     write_atomically(output, buffer.getvalue())
-    cli.out.print(f"{output}: float32 {maps.shape}", highlight=False)
+    cli.beside(output).print(f"{output}: float32 {maps.shape}", highlight=False)

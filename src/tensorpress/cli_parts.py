@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from tensorpress.console import Console, one_line
 from tensorpress.core.errors import InputError
 
 out, err = Console(), Console(stderr=True)
@@ -22,14 +22,14 @@ class Bar:
     """A rich progress bar on stderr that follows (what, done, total); silent where stderr is no terminal."""
 
     def __enter__(self) -> Bar:
-        columns = (TextColumn("[progress.description]{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        columns = (TextColumn("{task.description}", style="progress.description", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
         self.progress = Progress(*columns, console=err, transient=True, disable=not err.is_terminal)
         self.progress.start()
         self.task = self.progress.add_task("", total=None)
         return self
 
     def __call__(self, what: str, done: int, total: int) -> None:
-        self.progress.update(self.task, description=what, completed=done, total=total)
+        self.progress.update(self.task, description=one_line(what), completed=done, total=total)
 
     def __exit__(self, *_: object) -> None:
         self.progress.stop()
@@ -65,8 +65,13 @@ def parse_triple(text: str | None, flag: str) -> tuple[float, ...] | None:
     return values
 
 
+def beside(output: Path) -> Console:
+    """Where to speak: on stderr if stdout takes the very file that is written (`-o /dev/stdout`)."""
+    return err if str(output) in ("/dev/stdout", "/dev/fd/1", "/proc/self/fd/1") else out
+
+
 def write_json(path: Path, value: Any) -> None:
-    from tensorpress.planning.plan import write_atomically
+    from tensorpress.core.atomic import write_atomically
 
     write_atomically(path, (json.dumps(value, indent=1, allow_nan=False) + "\n").encode())
 
@@ -82,11 +87,14 @@ def command_line() -> str:
 
 
 def network_of(arch: str | None, model: str | None, weights: Path | None, **preprocessing: Any) -> tuple[Any, Any, str]:
+    from tensorpress.pytorch.networks.factory import source
     from tensorpress.pytorch.networks.pixels import preprocessing as preprocessing_of
     from tensorpress.pytorch.weights import load_network
 
     if arch is not None and weights is None:
         raise InputError(f"--arch {arch} needs --weights: a network with random weights has nothing to lose")
+    if model is not None and arch is None:
+        err.print(one_line(f"tensorpress: --model {model} runs the code of {source(model)}"), highlight=False, soft_wrap=True)
     network = load_network(arch=arch, model=model, weights=weights, **preprocessing)
     return network, preprocessing_of(network), arch or Path(str(model)).name
 
@@ -144,7 +152,7 @@ def need_plotly() -> None:
 # --- options, written once --------------------------------------------------------------------------------------------
 
 Arch = Annotated[str | None, typer.Option(help="A network defined here: resnet18/34/50/101, mobilenet_v2, squeezenet1_1, cifar_resnet20/32/44/56.")]
-Model = Annotated[str | None, typer.Option(help="Your network: package.module:factory or path/to/file.py:factory. This runs that code.")]
+Model = Annotated[str | None, typer.Option(help="Your network: package.module:factory or path/to/file.py:factory. This runs that file's code, so it must be one that you trust.")]
 Weights = Annotated[Path | None, typer.Option(help="Weights: .safetensors, .npz (no pickle) or a weights-only .pt.")]
 Images = Annotated[Path, typer.Option(help="A folder of pictures, or an .npz with images (uint8, NHWC) and labels.")]
 Labels = Annotated[Path | None, typer.Option(help="CSV: file,class_index. Without labels accuracy is unknown; agreement and KL are not.")]

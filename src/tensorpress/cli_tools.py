@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from tensorpress.console import one_line
 from tensorpress.core.errors import InputError
 
 CodecId = Annotated[str, typer.Option("--codec", help="A codec's id; see `tensorpress list`.")]
@@ -101,4 +102,4 @@ def profile_onnx(
 
 
 def warn(err: Any, text: str) -> None:
-    err.print(f"warning: {text}", style="yellow", highlight=False, markup=False, soft_wrap=True)
+    err.print(one_line(f"warning: {text}"), style="yellow", highlight=False, soft_wrap=True)

@@ -21,7 +21,7 @@ def register(features: typer.Typer) -> None:
 
 def tune(
     arch: Annotated[str | None, typer.Option(help="A network defined here; see `features calibrate`.")] = None,
-    model: Annotated[str | None, typer.Option(help="Your network: package.module:factory or path/to/file.py:factory. This runs that code.")] = None,
+    model: Annotated[str | None, typer.Option(help="Your network: package.module:factory or path/to/file.py:factory. This runs that file's code, so it must be one that you trust.")] = None,
     weights: Annotated[Path | None, typer.Option(help="Weights: .safetensors, .npz (no pickle) or a weights-only .pt.")] = None,
     images: Annotated[Path, typer.Option(help="A folder of pictures, or an .npz with images. Labels are not needed.")] = ...,  # type: ignore[assignment]
     out: Annotated[Path, typer.Option(help="The tuned weights to write (.safetensors).")] = ...,  # type: ignore[assignment]
@@ -56,7 +56,7 @@ def tune(
 
     from tensorpress.cli_parts import Bar, network_of
     from tensorpress.cli_parts import out as console
-    from tensorpress.planning.plan import write_atomically
+    from tensorpress.core.atomic import write_atomically
     from tensorpress.pytorch.calibration import Calibration
     from tensorpress.pytorch.pictures import open_pictures
     from tensorpress.pytorch.reorder import fold, reordering

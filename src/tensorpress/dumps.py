@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 import fnmatch
-import shutil
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,15 +20,24 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tensorpress.core import registry
-from tensorpress.core.errors import InputError, StreamError, TensorPressError
+from tensorpress.core.atomic import new_folder
+from tensorpress.core.binary import parse_json
+from tensorpress.core.container import MAX_NBYTES
+from tensorpress.core.errors import InputError, StreamError
+from tensorpress.core.site import Site
 from tensorpress.pytorch.calibration import Progress, silent
 from tensorpress.pytorch.sites import find_sites
-from tensorpress.pytorch.statistics import observe
+from tensorpress.pytorch.statistics import Observed, observe
 from tensorpress.pytorch.taps import tapped
 from tensorpress.pytorch.tensors import images as arrays
 
 FIT_IMAGES = 8  # whose maps a site's codec is fitted to
 KEY = "tensorpress"  # of the store's attributes
+NUMCODEC = "tensorpress"  # the id of the compressor in an array's metadata
+
+
+def first_line(error: BaseException) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]
 
 
 def library() -> Any:
@@ -46,11 +55,9 @@ def write(
     """Run `model` over `images` (each (1, …)) and write the sites whose names match `sites`; {sites, images, raw_nbytes, nbytes}.
 
     A site's codec is fitted once, to the first images. The store appears when it is whole: until then it has another
-    name. InputError where `path` is there, no site matches, or the codec cannot be used.
+    name. InputError where `path` is there, no site matches, the codec cannot be used, or the store not written.
     """
     zarr = library()
-    from tensorpress.numcodec import TensorPress
-
     path = Path(path)
     if path.exists():
         raise InputError(f"{path} is there already: nothing was written over it")
@@ -63,9 +70,19 @@ def write(
         raise InputError(f"no site's name matches {sites!r}; `tensorpress features evaluate --layers` shows them")
     few = min(FIT_IMAGES, len(images))
     seen = observe(model, found, ["output"] * len(found), (images[i] for i in range(few)), few, few)
-    partial = path.with_name(f".{path.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    group = zarr.open_group(str(partial), mode="w", zarr_format=2)
+    with new_folder(path) as partial, torch.inference_mode():
+        raw = _fill(zarr.open_group(str(partial), mode="a", zarr_format=2), model, images, codec, options, found, seen, ids, progress)
+    nbytes = sum(f.stat().st_size for f in path.rglob("*") if f.is_file())
+    return {"sites": len(found), "images": len(images), "codec": codec, "raw_nbytes": raw, "nbytes": nbytes, "ratio": raw / nbytes}
+
+
+def _fill(
+    group: Any, model: nn.Module, images: Sequence[Tensor], codec: str, options: Mapping[str, Any] | None,
+    found: Sequence[Site], seen: Sequence[Observed], ids: Sequence[str] | None, progress: Progress,
+) -> int:  # fmt: skip
+    """Bytes of 8-bit levels that the maps would take."""
+    from tensorpress.numcodec import TensorPress
+
     stored, codecs = [], []
     for number, (site, o) in enumerate(zip(found, seen)):
         try:
@@ -87,7 +104,7 @@ def write(
         raw += image.size
         return x
 
-    with torch.inference_mode(), tapped(model, found, see, ["output"] * len(found)):
+    with tapped(model, found, see, ["output"] * len(found)):
         for at in range(len(images)):
             progress("writing maps", at, len(images))
             model(images[at])
@@ -95,9 +112,7 @@ def write(
         "sites": [{**s.to_json(), "name": s.name} for s in found], "codec": codec, "images": len(images),
         "ids": list(ids) if ids is not None else None,
     }  # fmt: skip
-    partial.rename(path)
-    nbytes = sum(f.stat().st_size for f in path.rglob("*") if f.is_file())
-    return {"sites": len(found), "images": len(images), "codec": codec, "raw_nbytes": raw, "nbytes": nbytes, "ratio": raw / nbytes}
+    return raw
 
 
 @dataclass(frozen=True)
@@ -121,8 +136,8 @@ class Layer:
             raise StreamError(f"{self.path}: site {self.name}, image {image} is missing: the store is cut short")
         try:
             return np.asarray(self.array[image])
-        except (TensorPressError, ValueError, OSError) as error:
-            raise StreamError(f"{self.path}: site {self.name}, image {image}: {error}") from None
+        except Exception as error:  # ours, zarr's and the file system's
+            raise StreamError(f"{self.path}: site {self.name}, image {image}: {first_line(error)}") from None
 
 
 @dataclass(frozen=True)
@@ -143,8 +158,11 @@ class Dump:
         return self.layers[site]
 
 
-def open_dump(path: str | Path) -> Dump:
-    """A store that `write` made. InputError where it is none, StreamError where its metadata is damaged."""
+def open_dump(path: str | Path, *, max_nbytes: int = MAX_NBYTES) -> Dump:
+    """A store that `write` made. InputError where it is none, StreamError where its metadata is damaged, or is not such as `write` makes:
+
+    another filter or compressor, which zarr would run (one of them unpickles), another type, or maps of an image over `max_nbytes`.
+    """
     zarr = library()
     import tensorpress.numcodec  # registers the compressor
 
@@ -153,12 +171,38 @@ def open_dump(path: str | Path) -> Dump:
         raise InputError(f"{path} is no folder: an activation dump is a zarr store")
     tensorpress.numcodec.register()
     try:
-        group = zarr.open_group(str(path), mode="r", zarr_format=2)
+        group = zarr.open_group(str(path), mode="r", zarr_format=2, use_consolidated=False)  # a copy of the metadata might say otherwise
         facts = dict(group.attrs[KEY])
-        names = [row["name"] for row in facts["sites"]]
-        layers = {name: Layer(path, name, f"{n:03d}", group[f"{n:03d}"]) for n, name in enumerate(names)}
+        layers = {}
+        for number, row in enumerate(facts["sites"]):
+            name, key = str(row["name"]), f"{number:03d}"
+            _only_ours(path / key / ".zarray", name, max_nbytes)
+            layers[name] = Layer(path, name, key, group[key])
+    except StreamError as error:
+        raise StreamError(f"{path}: {error}") from None
     except KeyError as error:
         raise StreamError(f"{path} is no activation dump, or is cut short: {error} is missing") from None
-    except (TensorPressError, ValueError, TypeError, OSError) as error:
-        raise StreamError(f"{path} is damaged: {error}") from None
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise StreamError(f"{path} is no activation dump, or is cut short: {error}") from None
+    except Exception as error:  # zarr and numcodecs raise all kinds on metadata that is not theirs
+        raise StreamError(f"{path} is damaged: {first_line(error)}") from None
     return Dump(path, layers, facts)
+
+
+def _only_ours(file: Path, site: str, max_nbytes: int) -> None:
+    """StreamError unless an array's metadata names our compressor alone, before zarr makes what else it may name."""
+    found = parse_json(file.read_bytes(), f"metadata of site {site}")
+    if not isinstance(found, dict):
+        raise StreamError(f"metadata of site {site} is no JSON object")
+    compressor = found.get("compressor")
+    if not (isinstance(compressor, dict) and compressor.get("id") == NUMCODEC and isinstance(compressor.get("state"), dict)):
+        raise StreamError(f"site {site} is not compressed by TensorPress, but by {str(compressor)[:80]}")
+    wanted = {"zarr_format": 2, "dtype": "<f4", "order": "C", "filters": None, "dimension_separator": "."}
+    for key, value in wanted.items():
+        if found.get(key) != value:
+            raise StreamError(f"site {site} has {key} {str(found.get(key))[:80]}, a dump has {value}")
+    shape, chunks = found.get("shape"), found.get("chunks")
+    if not (isinstance(shape, list) and len(shape) > 1 and all(type(n) is int and n > 0 for n in shape) and chunks == [1, *shape[1:]]):
+        raise StreamError(f"site {site} has shape {str(shape)[:80]} in chunks of {str(chunks)[:80]}, not one image in each")
+    if 4 * math.prod(shape[1:]) > max_nbytes:
+        raise StreamError(f"site {site} has maps of {4 * math.prod(shape[1:])} bytes an image, over the limit of {max_nbytes}")

@@ -349,3 +349,54 @@ def test_flipped_bytes_end_in_one_error_or_none(file):
 def test_load_says_what_is_missing(tmp_path):
     with pytest.raises(InputError, match="no such file"):
         load(tmp_path / "x.onnx")
+
+
+def external(location: str) -> TensorProto:
+    tensor = TensorProto(name="w", dims=[4], data_type=TensorProto.FLOAT, data_location=TensorProto.EXTERNAL)
+    tensor.external_data.add(key="location", value=location)
+    return tensor
+
+
+def with_external(location: str, place: str):
+    """x + w, whose data is in a file: as a constant, in a node, in a branch, in a function, or sparse."""
+    tensor, nodes, functions = external(location), [], []
+    constant = helper.make_node("Constant", [], ["w"], value=tensor)
+    if place == "node":
+        nodes = [constant]
+    elif place == "branch":
+        branch = helper.make_graph([constant], "b", [], [helper.make_tensor_value_info("w", TensorProto.FLOAT, [4])])
+        nodes = [helper.make_node("Constant", [], ["yes"], value=numpy_helper.from_array(np.array(True)))]
+        nodes += [helper.make_node("If", ["yes"], ["w"], then_branch=branch, else_branch=branch)]
+    elif place == "function":
+        functions = [helper.make_function("com.acme", "F", [], ["w"], [constant], OPSET[:1])]
+        nodes = [helper.make_node("F", [], ["w"], domain="com.acme")]
+    nodes += [node("Add", "x w", "a"), node("Relu", "a", "r"), node("Neg", "r", "y")]
+    made = model(nodes, shape=(1, 4), constants=(tensor,) if place == "constant" else ())
+    made.functions.extend(functions)
+    if place == "sparse":
+        made.graph.sparse_initializer.append(onnx.SparseTensorProto(values=tensor, indices=numpy_helper.from_array(np.arange(4), "i"), dims=[4]))
+    return made
+
+
+@pytest.mark.parametrize("place", ["constant", "node", "branch", "function", "sparse"])
+def test_external_data_is_read_from_the_models_own_folder_alone(tmp_path, monkeypatch, place):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    for file in (tmp_path / "secret", folder / "w.bin"):
+        file.write_bytes(np.arange(4, dtype=np.float32).tobytes())
+    (folder / "link").symlink_to(tmp_path / "secret")
+    monkeypatch.chdir(tmp_path)
+    path = folder / "m.onnx"
+    for location in ("../secret", str(tmp_path / "secret"), "link", "secret", ".", "", "no.bin"):
+        path.write_bytes(with_external(location, place).SerializeToString())
+        with pytest.raises(InputError, match=r"m\.onnx: data of tensor 'w' is to be in .* no file in the model's folder"):
+            open_network(path)
+    path.write_bytes(with_external("w.bin", place).SerializeToString())
+    if place == "sparse":
+        with pytest.raises(InputError, match="external data where none may be"):
+            open_network(path)
+    elif place in ("constant", "node"):
+        (x,) = open_network(path).run({"x": np.ones((1, 4), np.float32)}, "input")
+        assert x.tolist() == [[1, 2, 3, 4]]
+    else:
+        open_network(path)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import io
+import zipfile
+import zlib
+
 import numpy as np
 import pytest
 import torch
@@ -136,6 +140,43 @@ def test_a_file_that_does_not_decode_is_named_when_read(folder) -> None:  # type
         pictures[4]
     with pytest.raises(InputError, match=r"b\.PNG: does not decode.* \(3 of 5 pictures do not decode\)"):
         pictures.check()
+
+
+def test_no_other_decoder_sees_a_file_whatever_it_is_called(folder, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    """A file's name is not its format: PIL would hand PostScript to another program."""
+    from PIL import EpsImagePlugin
+
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *_, **__: pytest.fail("Ghostscript was asked for"))
+    (folder / "b.PNG").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\n%%EOF\n")
+    Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(folder / "c.JPEG", "TIFF")
+    for number in (1, 2):
+        with pytest.raises(InputError, match="does not decode: UnidentifiedImageError"):
+            open_pictures(folder)[number]
+
+
+def test_a_small_file_of_a_huge_picture_is_refused(folder) -> None:  # type: ignore[no-untyped-def]
+    data = bytearray((folder / "b.PNG").read_bytes())
+    data[16:24] = (60_000).to_bytes(4, "big") * 2
+    data[29:33] = zlib.crc32(data[12:29]).to_bytes(4, "big")
+    (folder / "b.PNG").write_bytes(data)
+    with pytest.raises(InputError, match="DecompressionBombError"):
+        open_pictures(folder)[1]
+
+
+def test_a_small_archive_of_huge_arrays_is_refused(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    path = tmp_path / "bomb.npz"
+    head = io.BytesIO()
+    np.lib.format.write_array_header_1_0(head, {"descr": "|u1", "fortran_order": False, "shape": (1 << 31,)})
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as out, out.open("images.npy", "w") as member:
+        member.write(head.getvalue())
+        for _ in range(64):
+            member.write(bytes(1 << 20))
+    data = path.read_bytes()
+    assert len(data) < 1 << 17
+    at = data.index(b"PK\x01\x02") + 24  # the size that the archive declares
+    path.write_bytes(data[:at] + (0xFFFF_FFF0).to_bytes(4, "little") + data[at + 4 :])
+    with pytest.raises(InputError, match=r"bomb\.npz: .* unpacks to 4,294,967,280 bytes, over the limit of 1,073,741,824"):
+        open_pictures(path)
 
 
 def test_a_picture_smaller_than_the_crop_is_named(folder) -> None:  # type: ignore[no-untyped-def]

@@ -104,6 +104,9 @@ def test_contents_that_are_no_state_dict(tmp_path) -> None:  # type: ignore[no-u
         ("b.pt", {}, "holds no tensor"),
         ("c.pt", {"epoch": 3, "w": torch.zeros(2)}, "no real tensors: epoch"),
         ("d.pt", {"w": torch.zeros(2, dtype=torch.complex64)}, "no real tensors: w"),
+        ("sparse.pt", {"w": torch.eye(3).to_sparse()}, "sparse.pt: .*no real tensors: w"),
+        ("meta.pt", {"w": torch.zeros(3, device="meta")}, "no real tensors: w"),
+        ("wide.pt", {"w": torch.zeros(2, 1).expand(2, 1 << 40)}, "would take 8,796,093,022,208 bytes, and it holds 8"),
     ]:
         torch.save(value, tmp_path / name)
         with pytest.raises(InputError, match=reason):

@@ -133,7 +133,11 @@ class _Node:
 
 
 def load(path: Path) -> Any:
-    """The ModelProto of a file, external data beside it included. InputError where it is missing, cut or no ONNX model."""
+    """The ModelProto of a file, external data beside it included.
+
+    InputError where it is missing, cut or no ONNX model, or where it asks for data that is no plain file in its own folder: a model
+    from elsewhere reads nothing else of this machine.
+    """
     try:
         import onnx
     except ImportError:
@@ -141,7 +145,15 @@ def load(path: Path) -> Any:
     if not path.is_file():
         raise InputError(f"{path}: no such file" if not path.exists() else f"{path}: not a file")
     try:
-        model = onnx.load(str(path))
+        model = onnx.load(str(path), load_external_data=False)
+        for tensor in _external(model):
+            _beside(path, tensor)
+        onnx.load_external_data_for_model(model, str(path.parent))
+        left = next(_external(model), None)
+        if left is not None:  # in a place that onnx does not look into: onnxruntime must not go and find it
+            raise InputError(f"{path}: tensor {left.name!r} has external data where none may be")
+    except InputError:
+        raise
     except Exception as error:  # protobuf, missing external data: each has its own
         raise InputError(f"{path}: not a readable ONNX model: {first_line(error)}") from None
     if not model.graph.node or not model.opset_import:
@@ -149,6 +161,25 @@ def load(path: Path) -> Any:
             f"{path}: not a readable ONNX model: it has {len(model.graph.node)} operators and {len(model.opset_import)} operator sets"
         )
     return model
+
+
+def _external(message: Any) -> Iterator[Any]:
+    """Every tensor in a protobuf message, at any depth, whose data lies in a file of its own."""
+    if message.DESCRIPTOR.name == "TensorProto":
+        if message.data_location == message.EXTERNAL:
+            yield message
+        return
+    for kind, value in message.ListFields():
+        if kind.message_type is not None:
+            for part in [value] if hasattr(value, "ListFields") else value:
+                yield from _external(part)
+
+
+def _beside(path: Path, tensor: Any) -> None:
+    location = next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
+    file = path.parent / location
+    if not (file.is_file() and file.resolve().is_relative_to(path.parent.resolve())):
+        raise InputError(f"{path}: data of tensor {tensor.name!r} is to be in {location[:200]!r}, which is no file in the model's folder")
 
 
 def first_line(error: BaseException) -> str:

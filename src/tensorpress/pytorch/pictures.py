@@ -19,6 +19,7 @@ from tensorpress.pytorch.networks.pixels import Preprocessing
 from tensorpress.pytorch.weights import read_npz
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+FORMATS = ("JPEG", "PNG", "BMP", "WEBP")  # whatever a file is called, no other decoder sees it: PIL's EPS runs another program
 
 
 class Picture(NamedTuple):
@@ -149,7 +150,7 @@ def prepare(pixels: np.ndarray, wanted: Preprocessing, name: str = "picture") ->
 def read_picture(path: Path) -> np.ndarray:
     """uint8 [height, width, 3], RGB; grey and palette pictures become RGB, transparency goes. InputError where it does not decode."""
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=FORMATS) as image:
             deep = image.mode.startswith(("I", "F"))
             pixels = None if deep else np.array(image.convert("RGB"))
             mode = image.mode

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,8 @@ __all__ = ["Preprocessing", "load_network", "load_weights", "preprocessing", "re
 
 PYTORCH_FILES = (".pt", ".pth", ".th", ".bin", ".ckpt", ".tar")
 WRAPPERS = ("state_dict", "model_state_dict", "model")  # where checkpoints keep the state dict beside epochs and optimisers
+UNPACKED_NBYTES = 1 << 30  # what any archive may unpack to; a large one to more
+UNPACKED_RATIO = 64  # times its own size
 COUNTER = "num_batches_tracked"  # inference never reads it, and exporters leave it out
 
 
@@ -37,7 +39,7 @@ def load_network(
 ) -> nn.Module:
     """A network in `eval` mode: `arch` from NETWORKS, or `model` as 'package.module:factory' or 'path/to/file.py:factory'.
 
-    The factory is given the path of the weights where it takes one; otherwise the file is read here. Without `weights`
+    `model` is code: its file is run, with all that it imports. The factory is given the path of the weights where it takes one; otherwise the file is read here. Without `weights`
     the network stays as its maker left it, for one of NETWORKS that is random. `preprocessing(network)` then answers with the
     values given here, else the network's attributes of these names, else ImageNet's. InputError names the file and the
     reason.
@@ -85,6 +87,7 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
         raise InputError(f"{path}: no such file")
     if not zipfile.is_zipfile(path):
         raise InputError(f"{path}: not an npz archive, or cut")
+    _bounded(path)
     try:
         with np.load(path, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
@@ -96,7 +99,21 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
     return arrays
 
 
+def _bounded(path: Path) -> None:
+    """InputError where a zip archive would unpack to much more than it is."""
+    limit = max(UNPACKED_NBYTES, UNPACKED_RATIO * path.stat().st_size)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            nbytes = sum(info.file_size for info in archive.infolist())  # more than this zipfile does not read
+    except Exception as error:  # a damaged directory may raise anything
+        raise InputError(f"{path}: not a readable archive: {reason(error)}") from error
+    if nbytes > limit:
+        raise InputError(f"{path}: an archive of {path.stat().st_size:,} bytes unpacks to {nbytes:,} bytes, over the limit of {limit:,}")
+
+
 def _read_pytorch(path: Path) -> Mapping[str, Any]:
+    if zipfile.is_zipfile(path):
+        _bounded(path)
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
@@ -119,14 +136,27 @@ def _from_array(array: np.ndarray, where: str) -> Tensor:
 def _state_dict(found: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
     if not found:
         raise InputError(f"{path}: holds no tensor")
-    stray = [name for name, value in found.items() if not isinstance(value, Tensor) or value.is_complex()]
+    stray = [name for name, value in found.items() if not isinstance(value, Tensor) or value.is_complex() or not _plain(value)]
     if stray:
         raise InputError(f"{path}: holds entries that are no real tensors: {_some(stray)}")
+    held, wanted = _storage_nbytes(found.values()), sum(4 * value.numel() for value in found.values())
+    if wanted > max(UNPACKED_NBYTES, UNPACKED_RATIO * held):
+        raise InputError(f"{path}: its tensors would take {wanted:,} bytes, and it holds {held:,}")
     prefix = "module." if all(str(name).startswith("module.") for name in found) else ""
     return {
         str(name).removeprefix(prefix): (value.detach().float() if value.is_floating_point() else value.detach())
         for name, value in found.items()
     }
+
+
+def _plain(tensor: Tensor) -> bool:
+    """Whether a tensor is numbers in memory: not sparse, not quantised, not a shape alone."""
+    return tensor.layout == torch.strided and not tensor.is_quantized and not tensor.is_meta
+
+
+def _storage_nbytes(tensors: Iterable[Tensor]) -> int:
+    """Bytes that lie behind tensors, each storage counted once: a stride of 0 makes much of little."""
+    return sum({s.data_ptr(): s.nbytes() for s in (t.untyped_storage() for t in tensors)}.values())
 
 
 def _named(arch: str) -> nn.Module:

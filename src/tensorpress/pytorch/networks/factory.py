@@ -6,6 +6,7 @@ import difflib
 import importlib
 import importlib.util
 import inspect
+import itertools
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -48,6 +49,29 @@ def build(spec: str, weights: Path | None = None) -> tuple[nn.Module, bool]:
     if not isinstance(model, nn.Module):
         raise InputError(f"factory {spec!r} returned {type(model).__name__}, not a torch.nn.Module")
     return model, takes and weights is not None
+
+
+def source(spec: str) -> str:
+    """The file whose code `build(spec)` runs, found without running any of it; the module's name where no file is found.
+
+    What that file imports runs as well, and the packages that it lies in before it.
+    """
+    place = spec.rpartition(":")[0]
+    if place.endswith(".py"):
+        return str(Path(place).resolve())
+    if not all(part.isidentifier() for part in place.split(".")):
+        return place  # no module's name: `build` will say so
+    with importable(Path.cwd()):
+        path, found = None, None
+        for name in itertools.accumulate(place.split("."), "{}.{}".format):
+            if name in sys.modules:
+                found = getattr(sys.modules[name], "__spec__", None)
+            else:
+                found = next(filter(None, (finder.find_spec(name, path) for finder in sys.meta_path)), None)
+            if found is None:
+                return place
+            path = found.submodule_search_locations
+    return str(found.origin) if found is not None and found.has_location else place
 
 
 def reason(error: BaseException, limit: int = 200) -> str:
