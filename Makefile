@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # Folders stand in the list as well: a file that was removed changes the date of its folder.
 SOURCES := pyproject.toml CMakeLists.txt $(shell find src native -name __pycache__ -prune -o -print)
 
-.PHONY: help setup demo test bench lint golden sizes instructions sanitize faults race memcheck dist reproducible sbom properties fuzz aarch64 clean
+.PHONY: help setup demo test bench lint golden sizes instructions sanitize faults race memcheck dist reproducible sbom properties fuzz aarch64 decoders same-bits clean
 .DELETE_ON_ERROR:
 
 help:
@@ -32,6 +32,8 @@ help:
 	@echo "make properties  every property on up to 20,000 random examples: results/reliability/properties.json (CASES=, SECONDS= of processor time each, SEED=)"
 	@echo "make fuzz    every decoder under libFuzzer, what Python reads under atheris (QUICK=1: 3 seconds each; RUNS=…; ONLY=target)"
 	@echo "make aarch64  the same bits on another processor: cross-compiled, run by qemu, compared with this machine (QUICK=1: digests alone)"
+	@echo "make decoders  damaged streams through both decoders: results/reliability/decoders.json (STREAMS=10000 of each codec, SEED=1)"
+	@echo "make same-bits  instruction sets, threads, twins and float states give the same bits, as rows (QUICK=1: none are written)"
 	@echo "make clean   remove .venv, the build and caches"
 
 setup: .venv/.with-demo
@@ -68,6 +70,9 @@ faults: .venv/.with-test
 race: .venv/.with-test
 	@$(BIN)/python scripts/race.py $(if $(QUICK),--quick)
 
+decoders: .venv/.with-test .venv/.with-peers .venv/.with-zfp
+	@$(BIN)/python scripts/decoders.py $(STREAMS:%=--streams %) $(SEED:%=--seed %)
+
 memcheck: .venv/.with-test
 	@$(BIN)/python scripts/memcheck.py $(if $(QUICK),--quick)
 
@@ -88,6 +93,9 @@ fuzz: .venv/.with-test .venv/.with-fuzz
 
 aarch64: .venv/.with-test
 	@$(BIN)/python scripts/another_machine.py $(if $(QUICK),--quick)
+
+same-bits: .venv/.with-test
+	@$(BIN)/python scripts/same_bits.py $(if $(QUICK),--quick)
 
 clean:
 	@rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

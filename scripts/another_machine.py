@@ -219,27 +219,31 @@ def main() -> int:
         "NumPy": numpy,
         **compared([there], environment, folder),
     }
-    bad = 0
-    if not arguments.quick:
-        counts = {}
-        for tests in TESTS:
-            command = [there, "-m", "pytest", "-q", "--capture=sys", "-p", "no:cacheprovider", "-p", "left_out", tests]
-            done = subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-            summary = done.stdout.splitlines()[-1] if done.stdout else "nothing"
-            counts[tests] = {word.rstrip("s"): int(n) for n, word in re.findall(r"(\d+) (passed|failed|skipped|errors?)", summary)}
-            print(f"another_machine: {tests}: {summary}", flush=True)
-            if done.returncode:
-                bad += 1
-                print(done.stdout[-4000:], file=sys.stderr)
-        row |= {"tests": counts, "tests failed": [t for t, c in counts.items() if c.get("failed", 0) + c.get("error", 0)]}
-        commit = checkout_commit(ROOT / "src" / "tensorpress")
-        row |= {"seconds": round(time.monotonic() - began), "commit": commit}
-        rows = [r for r in (json.loads(RECORD.read_text())["rows"] if RECORD.exists() else []) if r["architecture"] != processor]
-        rows = sorted([*rows, row], key=lambda r: str(r["architecture"]))
-        record = {"command": "make aarch64", "commit": commit, "machine": machine(), "seconds": sum(r["seconds"] for r in rows), "rows": rows}
-        RECORD.parent.mkdir(parents=True, exist_ok=True)
-        RECORD.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n")
-    return int(bad > 0)
+    if arguments.quick:
+        return 0
+    counts: dict[str, dict[str, int]] = {}
+    failed: list[str] = []
+    for tests in TESTS:
+        command = [there, "-m", "pytest", "-q", "--capture=sys", "-p", "no:cacheprovider", "-p", "left_out", tests]
+        done = subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        summary = done.stdout.splitlines()[-1] if done.stdout else "nothing"
+        counts[tests] = {word.rstrip("s"): int(n) for n, word in re.findall(r"(\d+) (passed|failed|skipped|errors?)", summary)}
+        print(f"another_machine: {tests}: {summary}", flush=True)
+        if done.returncode:
+            failed.append(tests)
+            print(done.stdout[-4000:], file=sys.stderr)
+        keep(row | {"tests": counts, "tests failed": failed, "seconds": round(time.monotonic() - began)})
+    return int(bool(failed))
+
+
+def keep(row: dict[str, object]) -> None:
+    """Puts a row in the place of that architecture's."""
+    row = row | {"commit": checkout_commit(ROOT / "src" / "tensorpress")}
+    rows = [r for r in (json.loads(RECORD.read_text())["rows"] if RECORD.exists() else []) if r["architecture"] != row["architecture"]]
+    rows = sorted([*rows, row], key=lambda r: str(r["architecture"]))
+    record = {"command": "make aarch64", "commit": row["commit"], "machine": machine(), "seconds": sum(r["seconds"] for r in rows), "rows": rows}
+    RECORD.parent.mkdir(parents=True, exist_ok=True)
+    RECORD.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n")
 
 
 if __name__ == "__main__":

@@ -64,7 +64,7 @@ def array(inputs: Path) -> Write:
     for source, coded in zip(sources, streams):
         from tensorpress.facade import encode
 
-        coded.write_bytes(encode(np.load(source), "zvc"))
+        coded.write_bytes(encode(np.load(source, allow_pickle=False), "zvc"))
     return lambda path, version: command_line("decode", str(streams[version]), "-o", str(path))
 
 

@@ -11,6 +11,7 @@ and where the next run begins with it. Without clang this says so and is no fail
 from __future__ import annotations
 
 import argparse
+import fcntl
 import importlib.util
 import json
 import os
@@ -18,6 +19,7 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -31,9 +33,10 @@ ROOT = Path(__file__).parents[1]
 BUILD = ROOT / "build" / "fuzz"
 CORRUPT = ROOT / "tests" / "corrupt"
 RESULTS = ROOT / "results" / "reliability" / "fuzz.json"
-PYTHON_TARGETS = ("stream", "plan", "frames")
+PYTHON_TARGETS = ("stream", "plan", "frames", "bundle")
 QUICK_SECONDS = 3
 TELL_SECONDS = 60
+LOCK = threading.Lock()
 # libFuzzer's: an execution ends within so many seconds, and never asks for so many MiB
 LIMITS = ["-timeout=20", "-rss_limit_mb=3000", "-malloc_limit_mb=512", "-print_final_stats=1"]
 # the sources whose coverage a target answers for
@@ -109,9 +112,10 @@ def native_targets() -> list[str]:
 
 
 def make_seeds() -> None:
-    shutil.rmtree(BUILD / "seeds", ignore_errors=True)
-    for script, words in (("seeds.py", []), ("python_targets.py", ["--seeds"])):
-        subprocess.run([sys.executable, str(ROOT / "native" / "fuzz" / script), *words, str(BUILD / "seeds")], check=True, stdout=subprocess.DEVNULL)
+    for folder in ("seeds", "tables"):
+        shutil.rmtree(BUILD / folder, ignore_errors=True)
+    for script, words in (("seeds.py", [BUILD / "seeds", BUILD / "tables"]), ("python_targets.py", ["--seeds", BUILD / "seeds"])):
+        subprocess.run([sys.executable, str(ROOT / "native" / "fuzz" / script), *words], check=True, stdout=subprocess.DEVNULL)
 
 
 def program(target: str, programs: Path) -> list[str]:
@@ -132,6 +136,11 @@ def folder_of(kind: str, target: str, *, fresh: bool = False) -> Path:
     return folder
 
 
+def environment(target: str) -> dict[str, str]:
+    own = {"TENSORPRESS_FUZZ_TABLES": str(BUILD / "tables" / target), "UBSAN_OPTIONS": "print_stacktrace=1", "OMP_NUM_THREADS": "1", "TENSORPRESS_THREADS": "1"}
+    return {**os.environ, **own}
+
+
 def watched(command: Sequence[str], log: Path, env: Mapping[str, str], name: str) -> int:
     """Runs a fuzzer; says now and then how far it is."""
     with log.open("w") as to:
@@ -145,18 +154,18 @@ def watched(command: Sequence[str], log: Path, env: Mapping[str, str], name: str
                 print(f"fuzz: {name}: {time.monotonic() - began:.0f} s, {last[-1] if last else 'starting'}", flush=True)
 
 
-def fuzz(target: str, programs: Path, runs: int | None, seconds: int | None, seed: int) -> dict[str, Any]:
-    """A row: what was run, how far it reached, what it found. Files that it found stand under tests/corrupt already."""
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "UBSAN_OPTIONS": "print_stacktrace=1", "TENSORPRESS_THREADS": "1"}
+def fuzz(target: str, programs: Path, runs: int | None, seconds: int | None, seed: int) -> tuple[dict[str, Any], str]:
+    """A row: what was run, how far it reached, what it found; and the end of its log where it broke. Files that it found stand under tests/corrupt already."""
     corpus, found = folder_of("corpus", target, fresh=True), folder_of("found", target, fresh=True)
     seeds = folder_of("seeds", target)
     for path in corrupt_files(target):
         shutil.copy(path, seeds / path.name)
     limit = [f"-runs={runs}"] * (runs is not None) + [f"-max_total_time={seconds}"] * (seconds is not None)
-    command = [*program(target, programs), *LIMITS, *limit, f"-seed={seed}", f"-artifact_prefix={found}/", str(corpus), str(seeds)]
+    entropic = ["-entropic_scale_per_exec_time=1"] * (target not in PYTHON_TARGETS)  # slow inputs, such as large maps, are tried less often
+    command = [*program(target, programs), *LIMITS, *entropic, *limit, f"-seed={seed}", f"-artifact_prefix={found}/", str(corpus), str(seeds)]
     log = folder_of("logs", "") / f"{target}.log"
     began = time.monotonic()
-    code = watched(command, log, env, target)
+    code = watched(command, log, environment(target), target)
     text = log.read_text(errors="replace")
     reached = re.findall(r"^#(\d+)\s+(?:INITED|NEW|REDUCE|pulse|DONE|RELOAD)\s+(?:cov: (\d+))?(?: ft: (\d+))?(?: corp: (\d+)/(\S+))?", text, re.M)
     executed = re.findall(r"stat::number_of_executed_units:\s+(\d+)", text)
@@ -176,29 +185,28 @@ def fuzz(target: str, programs: Path, runs: int | None, seconds: int | None, see
         "edges covered": int(reached[-1][1] or 0) if reached else 0,
         "crashes": len(broken) or int(code != 0),
     }
-    if code:
-        row["log"] = "\n".join(text.splitlines()[-25:])
-    return row
+    return row, "\n" + "\n".join(text.splitlines()[-25:]) if code else ""
 
 
-def minimised(target: str, programs: Path) -> Path:
-    """The smallest part of what was found that covers as much."""
+def minimised(target: str, programs: Path) -> dict[str, int]:
+    """The smallest part of what was found that covers as much, in a folder of its own: how many inputs and bytes that is."""
     to = folder_of("minimised", target, fresh=True)
     command = [*program(target, programs), "-merge=1", str(to), str(BUILD / "corpus" / target), str(BUILD / "seeds" / target)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=BUILD)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=BUILD, env=environment(target))
     if done.returncode:
         print(f"fuzz: {target}: its corpus could not be minimised: {done.stderr[-300:]}", file=sys.stderr)
-        return BUILD / "corpus" / target
-    return to
+        return {}
+    sizes = [p.stat().st_size for p in to.iterdir() if p.is_file()]
+    return {"minimised inputs": len(sizes), "minimised bytes": sum(sizes)}
 
 
-def covered(target: str, replays: Path, corpus: Path, tools: Tools) -> dict[str, Any]:
-    """Lines and regions of the target's sources that its corpus reaches, in per cent; and by file."""
+def covered(target: str, replays: Path, tools: Tools) -> dict[str, Any]:
+    """Lines and regions of the target's sources that its minimised corpus reaches, in per cent; and by file."""
     profdata, cov = tools.llvm("llvm-profdata"), tools.llvm("llvm-cov")
     if not profdata or not cov:
         return {"coverage": "no llvm-profdata or llvm-cov is here"}
     raw, merged, replay = folder_of("profiles", "") / f"{target}.raw", folder_of("profiles", "") / f"{target}.data", replays / f"fuzz_{target}"
-    subprocess.run([str(replay), str(corpus)], env={**os.environ, "LLVM_PROFILE_FILE": str(raw)}, check=True, capture_output=True)
+    subprocess.run([str(replay), str(BUILD / "minimised" / target)], env={**environment(target), "LLVM_PROFILE_FILE": str(raw)}, check=True, capture_output=True)
     subprocess.run([profdata, "merge", "-sparse", str(raw), "-o", str(merged)], check=True)
     sources = [str(ROOT / "native" / "src" / name) for name in SOURCES[target]]
     told = subprocess.run([cov, "export", "-summary-only", f"-instr-profile={merged}", str(replay), *sources], check=True, capture_output=True, text=True).stdout
@@ -212,11 +220,17 @@ def told(row: Mapping[str, Any]) -> str:
     return f"fuzz: {row['target']}: {row['executions']:,} executions in {row['seconds']} s, {row['edges covered']} edges{lines}, {row['crashes']} crashes"
 
 
-def record(rows: Sequence[Mapping[str, Any]], runs: int) -> None:
-    """New rows in place of the old ones of the same targets."""
+def record(row: Mapping[str, Any], runs: int) -> None:
+    """The row in place of an old one of the same target."""
+    RESULTS.parent.mkdir(parents=True, exist_ok=True)
+    with LOCK, (BUILD / "lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # another run of this script may stand beside
+        _record(row, runs)
+
+
+def _record(new: Mapping[str, Any], runs: int) -> None:
     old = json.loads(RESULTS.read_text())["rows"] if RESULTS.exists() else []
-    names = {row["target"] for row in rows}
-    merged = sorted([row for row in old if row["target"] not in names] + list(rows), key=lambda row: (row["target"] in PYTHON_TARGETS, row["target"]))
+    merged = sorted([row for row in old if row["target"] != new["target"]] + [new], key=lambda row: (row["target"] in PYTHON_TARGETS, row["target"]))
     commit = subprocess.run(["git", "-C", str(ROOT), "rev-parse", "HEAD"], capture_output=True, text=True).stdout.strip()
     facts = {
         "command": f"make fuzz RUNS={runs}",
@@ -225,7 +239,6 @@ def record(rows: Sequence[Mapping[str, Any]], runs: int) -> None:
         "seconds": round(sum(row["seconds"] for row in merged), 1),
         "rows": merged,
     }
-    RESULTS.parent.mkdir(parents=True, exist_ok=True)
     RESULTS.write_text(json.dumps(facts, indent=1) + "\n")
 
 
@@ -260,18 +273,21 @@ def main() -> int:
     make_seeds()
 
     def one(target: str) -> dict[str, Any]:
-        row = fuzz(target, programs, None if arguments.quick else arguments.runs, QUICK_SECONDS if arguments.quick else arguments.seconds, arguments.seed)
+        row, log = fuzz(target, programs, None if arguments.quick else arguments.runs, QUICK_SECONDS if arguments.quick else arguments.seconds, arguments.seed)
         if not arguments.quick:
-            if replays and isinstance(tools, Tools) and target in native:
-                corpus = minimised(target, programs)
-                files = [p for p in corpus.iterdir() if p.is_file()]
-                row |= {"minimised inputs": len(files), "minimised bytes": sum(p.stat().st_size for p in files), **covered(target, replays.result(), corpus, tools)}
-            record([{k: v for k, v in row.items() if k != "log"}], arguments.runs)
-        print(told(row) + ("\n" + row["log"] if "log" in row else ""), flush=True)
+            if target in native:
+                row |= minimised(target, programs)
+            record(row, arguments.runs)
+        print(told(row) + log, flush=True)
         return row
 
-    with ThreadPoolExecutor(arguments.jobs if arguments.quick else 1) as pool:
+    with ThreadPoolExecutor(arguments.jobs) as pool:
         rows = list(pool.map(one, targets))
+    for row in rows:
+        if replays and isinstance(tools, Tools) and row["target"] in native:
+            row |= covered(row["target"], replays.result(), tools)
+            record(row, arguments.runs)
+            print(told(row), flush=True)
     crashes = sum(row["crashes"] for row in rows)
     if crashes:
         print(f"fuzz: {crashes} inputs break a promise; they stand under tests/corrupt/", file=sys.stderr)

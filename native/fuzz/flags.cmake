@@ -9,4 +9,4 @@ else()
   set(TP_FUZZ -fsanitize=address,undefined -fno-sanitize-recover=all)
   list(APPEND TP_FLAGS -fsanitize=fuzzer-no-link -fno-sanitize-coverage=trace-cmp)  # no magic numbers here, and comparisons are everywhere
 endif()
-list(APPEND TP_FLAGS ${TP_FUZZ} -O2 -gline-tables-only -fno-omit-frame-pointer -Wno-unknown-warning-option)
+list(APPEND TP_FLAGS ${TP_FUZZ} -O1 -gline-tables-only -fno-omit-frame-pointer -Wno-unknown-warning-option)

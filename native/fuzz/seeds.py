@@ -1,6 +1,8 @@
 """Golden streams as inputs of the targets in native/fuzz/targets: each begins with shape and tables as its target reads them.
 
-    python native/fuzz/seeds.py FOLDER      writes FOLDER/<target>/<name>
+    python native/fuzz/seeds.py SEEDS TABLES      writes SEEDS/<target>/<name>, and TABLES/<target>/<number>
+
+An input is short, so that mutations fall where decoders look: the tables of golden streams stand in files of their own, and inputs name them by a number.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ GOLDEN = Path(__file__).parents[2] / "tests" / "golden" / "streams"
 FLOAT_MAP = 252  # kind of a shape: float32, values side by side, as many as the target allows
 RAW, ENCODED = b"\0", b"\x01"  # modes: the bytes as they are; values to encode
 
-Seed = tuple[str, bytes]  # target, input
+Tabled = tuple[bytes, bytes, bytes]  # tables; what stands in front of their number, and behind it
 
 
 def u16(*values: int) -> bytes:
@@ -56,7 +58,7 @@ def words_of(stream: Stream, stripe: int) -> np.ndarray:
     return np.ascontiguousarray(np.minimum(part, 255).astype(np.uint8))
 
 
-# --- maps: a body, rules, a shape, a mode, a stripe -------------------------------------------------------------------
+# --- maps: a body, the number of rules, a shape, a mode, a stripe -------------------------------------------------------------------
 
 
 def zero_bitmap(stream: Stream) -> Iterator[bytes]:
@@ -65,11 +67,11 @@ def zero_bitmap(stream: Stream) -> Iterator[bytes]:
         yield bytes([0, 1, 1, zero]) + shape(stream, number) + RAW + stripe
 
 
-def laned_rans(stream: Stream) -> Iterator[bytes]:
+def laned_rans(stream: Stream) -> Iterator[Tabled]:
     tables = LaneTables.from_bytes(stream.state["tables"], stream.params["levels"])
     rules = bytes([tables.bits - 11]) + u16(len(tables.frequencies)) + bytes([1]) + u16(tables.escape, *tables.frequencies) + bytes([0])
     for number, stripe in enumerate(stripes(stream)):
-        yield bytes([1, 0]) + rules + shape(stream, number) + RAW + stripe
+        yield rules, bytes([1]), shape(stream, number) + RAW + stripe
 
 
 def length_code(length: int) -> bytes:
@@ -82,37 +84,37 @@ def mask(keep: np.ndarray, length: int) -> bytes:
     return bytes([groups - 1]) + bytes(np.resize(keep != 0, groups * length).astype(np.uint8))
 
 
-def cells(stream: Stream) -> Iterator[bytes]:
+def cells(stream: Stream) -> Iterator[Tabled]:
     config = registry.build(stream.codec, stream.params, stream.state).config
     r = dct_cm.rules(config, config.zero_point)
     rules = length_code(r.length) + bytes([1, r.zero, 16, 184, 0])  # the rest follows in full
     rules += b"".join(u32(f, b) for f, b in zip(r.forward.tolist(), r.backward.tolist(), strict=True)) + u32(*r.shift.reshape(-1).tolist())
     rules += mask(r.keep, r.length) + bytes([min(int(8 * r.lagrangian), 255), r.modes, r.zero_map, r.plane_codes]) + (bytes([1, r.width]) if r.width else b"\0")
     for number, stripe in enumerate(stripes(stream)):
-        yield bytes([1, 0]) + rules + shape(stream, number) + RAW + stripe
+        yield rules, bytes([1]), shape(stream, number) + RAW + stripe
 
 
-def channel_dct(stream: Stream) -> Iterator[bytes]:
+def channel_dct(stream: Stream) -> Iterator[Tabled]:
     config = registry.build(stream.codec, stream.params, stream.state).config
     r = dct_cm.fixed_rules(config, config.zero_point)
     rules = bytes([1, r.zero]) + length_code(r.length) + bytes([r.fraction])
     rules += b"".join(u16(*row) for row in zip(r.multiplier.tolist(), r.offset.tolist(), r.backward.tolist(), strict=True))
     rules += bytes([1]) + (mask(r.keep, r.length) if r.length else bytes([0, 1]))
     for number, stripe in enumerate(stripes(stream)):
-        yield bytes([1, 0]) + rules + shape(stream, number) + RAW + stripe
+        yield rules, bytes([1]), shape(stream, number) + RAW + stripe
 
 
-def context_fast(stream: Stream) -> Iterator[bytes]:
+def context_fast(stream: Stream) -> Iterator[Tabled]:
     model, found = zlib.decompress(bytes(stream.state["model"])), stripes(stream)
     _, rows, columns = chw(Reader(stream.payload, max_nbytes=1 << 30).shape)
-    yield b"\0" + model + bytes([224, rows, columns]) + u16(*(len(s) for s in found[:-1])) + b"".join(found)
+    yield model, b"", bytes([224, rows, columns]) + u16(*(len(s) for s in found[:-1])) + b"".join(found)
 
 
-def context_max(stream: Stream) -> Iterator[bytes]:
+def context_max(stream: Stream) -> Iterator[Tabled]:
     model, found = zlib.decompress(bytes(stream.state["model"])), stripes(stream)
-    yield b"\0" + model + bytes([2]) + shape_of_max(stream, 0) + u16(*map(len, found)) + bytes([0]) + b"".join(found)
+    yield model, b"", bytes([2]) + shape_of_max(stream, 0) + u16(*map(len, found)) + bytes([0]) + b"".join(found)
     for number, stripe in enumerate(found):
-        yield b"\0" + model + bytes([0]) + shape_of_max(stream, number) + bytes([1]) + RAW + stripe
+        yield model, b"", bytes([0]) + shape_of_max(stream, number) + bytes([1]) + RAW + stripe
 
 
 def shape_of_max(stream: Stream, stripe: int) -> bytes:
@@ -125,20 +127,20 @@ def shape_of_max(stream: Stream, stripe: int) -> bytes:
 
 def rans_rows(tables: Tables, bits: int) -> bytes:
     frequencies = tables.frequencies[:1]
-    return bytes([0, bits - 10, 0]) + u16(frequencies.shape[1]) + bytes([1]) + u16(*frequencies[0].tolist()) + b"\0"
+    return bytes([bits - 10, 0]) + u16(frequencies.shape[1]) + bytes([1]) + u16(*frequencies[0].tolist()) + b"\0"
 
 
-def rans(stream: Stream) -> Iterator[bytes]:
+def rans(stream: Stream) -> Iterator[Tabled]:
     tables = Tables.from_bytes(stream.state["tables"])
     for stripe in stripes(stream):
         string = stripe[4 : 4 + int.from_bytes(stripe[:4], "little")]  # behind its length
-        yield rans_rows(tables, apack.TABLE_BITS) + bytes([1]) + u16(400) + bytes([0, 0, 0, 0]) + string
+        yield rans_rows(tables, apack.TABLE_BITS), b"", bytes([1]) + u16(400) + bytes([0, 0, 0, 0]) + string
 
 
-def huffman(stream: Stream) -> Iterator[bytes]:
+def huffman(stream: Stream) -> Iterator[Tabled]:
     lengths = HuffmanTables.from_bytes(stream.state["tables"]).lengths[:1]
     for stripe in stripes(stream):
-        yield bytes([0, 0]) + u16(lengths.shape[1]) + bytes([0, 0]) + lengths.tobytes() + bytes([1]) + u16(400) + bytes([0, 0]) + stripe
+        yield bytes([0]) + u16(lengths.shape[1]) + bytes([0, 0]) + lengths.tobytes(), b"", bytes([1]) + u16(400) + bytes([0, 0]) + stripe
 
 
 # --- packers of words: those of the golden stream, in its own packing where it fits, else the first of them packed again --
@@ -218,7 +220,7 @@ MAKERS: dict[str, dict[str, Any]] = {
 }
 
 
-def seeds() -> Iterator[tuple[str, str, bytes]]:
+def seeds() -> Iterator[tuple[str, str, bytes | Tabled]]:
     """(target, name, input) of every golden stream."""
     for path in sorted(GOLDEN.glob("v*/*.tp")):
         stream = Stream.from_bytes(path.read_bytes())
@@ -232,20 +234,31 @@ def seeds() -> Iterator[tuple[str, str, bytes]]:
                 yield target, f"{path.stem}-{number}", data
 
 
-def write(folder: Path) -> dict[str, int]:
+def write(seeds_at: Path, tables_at: Path) -> dict[str, int]:
     """How many inputs each target has."""
     counts: dict[str, int] = {}
+    known: dict[str, list[bytes]] = {}
     for target, name, data in seeds():
-        (folder / target).mkdir(parents=True, exist_ok=True)
-        (folder / target / name).write_bytes(data)
+        (seeds_at / target).mkdir(parents=True, exist_ok=True)
+        if isinstance(data, tuple):
+            tables, front, rest = data
+            of = known.setdefault(target, [])
+            if tables not in of:
+                of.append(tables)
+                (tables_at / target).mkdir(parents=True, exist_ok=True)
+                (tables_at / target / str(len(of))).write_bytes(tables)
+            data = front + bytes([1 + of.index(tables)]) + rest
+        (seeds_at / target / name).write_bytes(data)
         counts[target] = counts.get(target, 0) + 1
     return counts
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder", type=Path)
-    print(", ".join(f"{target} {count}" for target, count in sorted(write(parser.parse_args().folder).items())))
+    parser.add_argument("seeds", type=Path)
+    parser.add_argument("tables", type=Path)
+    arguments = parser.parse_args()
+    print(", ".join(f"{target} {count}" for target, count in sorted(write(arguments.seeds, arguments.tables).items())))
     return 0
 
 

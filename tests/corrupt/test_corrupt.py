@@ -7,6 +7,7 @@ Folders are named after their targets. Those of Python's targets are read here; 
 from __future__ import annotations
 
 import importlib.util
+import os
 import subprocess
 from pathlib import Path
 from types import ModuleType
@@ -48,7 +49,8 @@ def test_native_targets_take_them(path: Path) -> None:
     program = PROGRAMS / f"fuzz_{path.parent.name}"
     if not program.exists():
         pytest.skip(f"{program.name} is not built: `make fuzz` builds it and runs it on this file")
-    done = subprocess.run([program, path], capture_output=True, text=True)
+    env = {**os.environ, "TENSORPRESS_FUZZ_TABLES": str(ROOT / "build" / "fuzz" / "tables" / path.parent.name)}
+    done = subprocess.run([program, path], env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
 
 

@@ -1,4 +1,4 @@
-"""Damaged streams that are sealed again: every check holds, so that what lies under the checks is what decoders meet."""
+"""Damaged streams, plans and bundles that are sealed again: every check holds, so that what lies under the checks is what decoders meet."""
 
 from __future__ import annotations
 
@@ -89,3 +89,85 @@ def bent_state(name: str, data: bytes, rng: random.Random) -> bytes:
     import zlib
 
     return zlib.compress(bent(zlib.decompress(data), rng))
+
+
+# --- plans and bundles ------------------------------------------------------------------------------------------------
+
+
+def container_of(kind: bytes, header: bytes, sections: list[tuple[str, bytes]]) -> bytes:
+    """Any header and sections, in a container whose checks are right."""
+    from minimal.binary import check, seed
+
+    def varint(n: int) -> bytes:
+        return bytes([n]) if n < 128 else bytes([n & 127 | 128]) + varint(n >> 7)
+
+    front = kind + b"\1" + varint(len(header)) + header + varint(len(sections))
+    front += b"".join(varint(len(name.encode())) + name.encode() + varint(len(data)) for name, data in sections)
+    c = check(front)
+    return front + struct.pack("<I", c) + b"".join(data + struct.pack("<I", check(data, seed(c, n))) for n, (_, data) in enumerate(sections))
+
+
+def bent_json(value: Any, rng: random.Random) -> Any:
+    """The value with one place of it changed; codecs and their parameters are left alone."""
+    if isinstance(value, dict) and value and rng.random() < 0.8:
+        name = rng.choice([k for k in value if k not in ("codec", "params")])
+        if rng.random() < 0.15:
+            return {k: v for k, v in value.items() if k != name}
+        return {**value, name: bent_json(value[name], rng)} if rng.random() < 0.9 else {**value, rng.choice(("more", "reference")): rng.choice((0, 1, None, "x"))}
+    if isinstance(value, list) and value and rng.random() < 0.8:
+        at = rng.randrange(len(value))
+        return [bent_json(v, rng) if i == at else v for i, v in enumerate(value)]
+    return rng.choice((None, True, -1, 0, 1, 7, 1.5, 1 << 41, 1 << 63, 10**70, "", "x", [], {}, [0], [-1], [1.0], {"a": 1}))
+
+
+def damaged_plan(data: bytes, rng: random.Random) -> bytes:
+    from minimal.binary import canonical
+    from minimal.container import PLAN, open_container
+
+    header, sections = open_container(data, PLAN)
+    pieces = list(sections.items())
+    text = canonical(header)
+    kind = rng.randrange(8)
+    if kind == 0:
+        pieces.append((rng.choice(("x", "99/tables", "00/tables", "0", "0/", "-1/x", "/x", "1 /x", "²/x")), b"abc"))
+    elif kind == 1:
+        text = rng.choice((text.replace(b":", b": ", 1), text.replace(b"{", b'{"a":1,', 1), text + b" ", text[:-1], text.replace(b"1.0", b"1.00", 1), b"[]", b"null"))
+    else:
+        text = canonical(bent_json(header, rng))
+    return container_of(PLAN, text, pieces)
+
+
+def damaged_bundle(data: bytes, plan_id: int, rng: random.Random) -> bytes:
+    from minimal.binary import canonical
+    from minimal.container import BUNDLE, open_bundle, open_container
+
+    from tensorpress.core.stream import write_frame
+
+    header, _ = open_container(data, BUNDLE)
+    frames = [(f.site, f.plan, f.payload) for f in open_bundle(data)[1]]
+    count, tail, name = len(frames), b"", "frames"
+    for _ in range(rng.choice((1, 1, 2))):
+        kind, a, b = rng.randrange(9), rng.randrange(len(frames)), rng.randrange(len(frames))
+        if kind == 0 and len(frames) > 1:
+            del frames[a]
+            count -= rng.choice((0, 1, 1))
+        elif kind == 1:
+            frames.insert(b, frames[a])
+            count += rng.choice((0, 1, 1))
+        elif kind == 2:
+            frames[a], frames[b] = frames[b], frames[a]
+        elif kind == 3:
+            frames[a] = (rng.choice((0, 1, 2, 254, 255, 9)), *frames[a][1:])
+        elif kind == 4:
+            frames[a] = (frames[a][0], plan_id ^ 1, frames[a][2])
+        elif kind == 5:
+            header = {**header, rng.choice(("plan", "frames", "more")): rng.choice((True, 1.0, "x", None, len(frames)))}
+        elif kind == 6:
+            tail = rng.choice((b"\0", b"\1" * 11, b"\1" * 30))
+        elif kind == 7:
+            name = rng.choice(("frame", "frames/", ""))
+        else:
+            header = {**header, "frames": count + rng.choice((-1, 1))}
+    if type(header.get("frames")) is int and rng.random() < 0.9:
+        header = {**header, "frames": count}
+    return container_of(BUNDLE, canonical(header), [(name, b"".join(write_frame(p, site, plan) for site, plan, p in frames) + tail)])

@@ -19,8 +19,8 @@ from tensorpress.blocks import context_max_model, context_model, dct, klt, packe
 from tensorpress.coding import huffman, tables
 from tensorpress.core import binary, container, payload, registry
 from tensorpress.core.stream import FRAME_NBYTES, Stream, frame_nbytes, read_frame, write_frame
-from tensorpress.planning.plan import Plan
-from tensorpress.pytorch.attach import read_bundle, write_bundle
+from tensorpress.planning.bundle import read_bundle, write_bundle
+from tensorpress.planning.plan import MAX_ENTRIES, Plan
 from tensorpress.systems.features import klt as klt_system
 
 LIBRARIES = {"zstd": "zstandard", "lz4": "lz4.block", "blosc2": "blosc2", "zfp": "zfpy"}
@@ -215,7 +215,12 @@ LIMITS = {
     "a stripe": payload.MAX_STRIPE_NBYTES,
     "sections": container.MAX_SECTIONS,
     "a varint": 63,
+    "header of a stream": container.MAX_HEADER_NBYTES[container.STREAM],
+    "header of a plan": container.MAX_HEADER_NBYTES[container.PLAN],
+    "header of a bundle": container.MAX_HEADER_NBYTES[container.BUNDLE],
     "nesting of a header": binary.MAX_DEPTH,
+    "characters of a number in a header": binary.MAX_NUMBER_LENGTH,
+    "entries of a plan": MAX_ENTRIES,
     "site of a frame": 2**32 - 1,
     "payload of a cell of section 6": 2**16 - 1,
     "a cell of `slots`": packers.SLOT_NBYTES,

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from tensorpress.blocks.context_max_model import MaxModel, whole_stripes
 from tensorpress.blocks.context_max_twin import STATES
-from tensorpress.blocks.context_stage import capped, plane
+from tensorpress.blocks.context_stage import FEW_STRIPES, capped, plane
 from tensorpress.blocks.uniform import check_decodable, restore
 from tensorpress.core.errors import InputError, StreamError, StripeError
 from tensorpress.core.payload import STRIPE_ROWS, Reader, View, Writer, chw, stripe_count
@@ -78,11 +78,14 @@ class MaxStage(Stage[Array, None]):
         shape = chw(src.shape)
         self._check_channels(shape[0], math.prod(shape), StreamError)
         out = np.zeros(shape, src.dtype if src.dtype in DIRECT else np.float32)
-        stripes = [np.frombuffer(src.stripe(), np.uint8) for _ in range(stripe_count(src.shape))]
-        if stripes:
-            bad = self.model.native.decode(stripes, plane(src.reference, self.codec), whole_stripes(len(stripes)), out, threads(out.size))
+        count, before = stripe_count(src.shape), plane(src.reference, self.codec)
+        for first in range(0, count, FEW_STRIPES):
+            stripes = [np.frombuffer(src.stripe(), np.uint8) for _ in range(first, min(first + FEW_STRIPES, count))]
+            part = out[:, first * STRIPE_ROWS : (first + FEW_STRIPES) * STRIPE_ROWS]
+            beside = None if before is None else np.ascontiguousarray(before[:, first * STRIPE_ROWS : (first + FEW_STRIPES) * STRIPE_ROWS])
+            bad = self.model.native.decode(stripes, beside, min(max(whole_stripes(count) - first, 0), len(stripes)), part, threads(part.size))
             if bad >= 0:
-                raise StripeError(bad, f"its {len(stripes[bad])} bytes are not {self.codec} data of this shape")
+                raise StripeError(first + bad, f"its {len(stripes[bad])} bytes are not {self.codec} data of this shape")
         return (out if src.dtype in DIRECT else restore(out, src.dtype)).reshape(src.shape)
 
     def _check_channels(self, channels: int, size: int, error: type[Exception]) -> None:

@@ -20,6 +20,7 @@ from tensorpress.core.stage import Stage
 from tensorpress.core.threads import threads
 
 Array = NDArray[Any]
+FEW_STRIPES = 1 << 12  # that are decoded at a time: each is an object meanwhile
 CAP_ROUNDS = 12  # doublings of the price of a bit before a stripe is written as zeros
 
 
@@ -92,11 +93,17 @@ class ContextStage(Stage[Array, None]):
         shape = chw(src.shape)
         self._check_channels(shape[0], math.prod(shape), StreamError)
         out = np.zeros(shape, np.float32)
-        stripes = [np.frombuffer(src.stripe(), np.uint8) for _ in range(stripe_count(src.shape))]
-        if stripes:
-            bad = self.model.native.decode(stripes, plane(src.reference, self.codec), out, threads(out.size))
+        count, before = stripe_count(src.shape), plane(src.reference, self.codec)
+        for first in range(0, count, FEW_STRIPES):
+            stripes = [np.frombuffer(src.stripe(), np.uint8) for _ in range(first, min(first + FEW_STRIPES, count))]
+            rows = np.s_[:, first * STRIPE_ROWS : (first + FEW_STRIPES) * STRIPE_ROWS]
+            part = np.ascontiguousarray(out[rows])  # itself, where there are few
+            beside = None if before is None else np.ascontiguousarray(before[rows])
+            bad = self.model.native.decode(stripes, beside, part, threads(part.size), map_rows=shape[1])
             if bad >= 0:
-                raise StripeError(bad, f"its {len(stripes[bad])} bytes are not {self.codec} data of this shape")
+                raise StripeError(first + bad, f"its {len(stripes[bad])} bytes are not {self.codec} data of this shape")
+            if not np.may_share_memory(part, out):
+                out[rows] = part
         return restore(out, src.dtype).reshape(src.shape)
 
     def decode_cell(self, payload: Buffer, cell: int, reference: Array | None = None, *, max_nbytes: int = MAX_NBYTES) -> tuple[Box, Array]:

@@ -45,6 +45,8 @@ def read_bundle(data: Buffer, plan: Plan, *, max_nbytes: int = MAX_NBYTES, recov
     header = box.header
     if set(header) != {"plan", "frames"} or set(box.sections) != {"frames"}:
         raise StreamError(f"bundle has the keys {sorted(header)} and sections {sorted(box.sections)}, not plan and frames, and frames")
+    if type(header["frames"]) is not int:
+        raise StreamError(f"bundle has {header['frames']!r} frames")
     if header["plan"] != plan.digest:
         raise StreamError(f"bundle was written with plan {str(header['plan'])[:16]}…, this plan is {plan.digest[:16]}…")
     body = memoryview(box.sections["frames"])
@@ -77,9 +79,7 @@ def read_bundle(data: Buffer, plan: Plan, *, max_nbytes: int = MAX_NBYTES, recov
     return found
 
 
-def _recovered(body: memoryview, plan: Plan, promised: Any, faults: list[str], max_nbytes: int) -> RecoveredBundle:
-    if type(promised) is not int:
-        raise StreamError(f"bundle has {promised!r} frames")
+def _recovered(body: memoryview, plan: Plan, promised: int, faults: list[str], max_nbytes: int) -> RecoveredBundle:
     found: list[tuple[int, Recovered]] = []
     by_site: list[list[Recovered]] = [[] for _ in plan.entries]
     complete = True  # no frame is missing so far, so a site's k-th frame is the k-th image's

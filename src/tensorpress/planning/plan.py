@@ -143,7 +143,10 @@ def read_entry(number: int, row: Any, state: Mapping[str, Buffer]) -> Entry:
         raise StreamError(f"{what}: shape {row['shape']!r:.100} is no list of sizes")
     if not all(0 <= count < 1 << 63 for count in (site.call, site.reads)):
         raise StreamError(f"{what}: call {site.call:.6g} or reads {site.reads:.6g} of its site is no count")
-    codec = build_from_stream(row["codec"], row["params"], state)
+    try:
+        codec = build_from_stream(row["codec"], row["params"], state)
+    except StreamError as error:
+        raise StreamError(f"{what}: {error}") from None
     if referring and not 0 <= row["reference"] < number:
         raise StreamError(f"{what} refers to entry {row['reference']}, which is not one before it")
     if codec.reference != referring:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from . import cells, context, entropy, words
 from .binary import FormatError
-from .container import LIMIT, Json, Payload, Plan, State, open_bundle, open_frame, open_payload, open_plan, open_stream
+from .container import LIMIT, Json, Payload, Plan, State, open_bundle, open_frame, open_payload, open_stream
+from .container import open_plan as open_plan_file
 from .levels import numbers
 from .parameters import checked
 
@@ -43,6 +44,19 @@ def decode_payload(codec: str, params: Json, state: State, data: bytes, limit: i
 def decode_stream(data: bytes, limit: int = LIMIT) -> tuple[Payload, bytes]:
     stream = open_stream(data, limit)
     return decode_payload(stream.codec, stream.params, stream.state, stream.payload, limit)
+
+
+def open_plan(data: bytes, limit: int = LIMIT) -> Plan:
+    """A plan all of whose codecs are known."""
+    plan = open_plan_file(data, limit)
+    for n, entry in enumerate(plan.entries):
+        if entry.codec not in DECODERS:
+            raise FormatError(f"plan entry {n}: unknown codec {entry.codec!r}")
+        params = checked(entry.codec, entry.params)
+        asked = entry.codec == "context" and "model" in entry.state and context.Model(entry.state["model"], params["backend"]).reference
+        if bool(asked) != (entry.reference is not None):
+            raise FormatError(f"plan entry {n}: a reference is asked for and not named, or the other way about")
+    return plan
 
 
 def decode_bundle(data: bytes, plan: Plan, limit: int = LIMIT) -> list[tuple[int, Payload, bytes]]:

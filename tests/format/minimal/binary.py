@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 
@@ -120,10 +120,18 @@ def canonical(value: Any) -> bytes:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False).encode()
 
 
+def short(convert: Callable[[str], Any]) -> Callable[[str], Any]:
+    def number(text: str) -> Any:
+        need(len(text) <= 64, f"a number of {len(text)} characters")
+        return convert(text)
+
+    return number
+
+
 def parse_json(data: bytes, what: str) -> Any:
     need(max(nested(data), default=0) <= 64, f"{what}: JSON is nested deeper than 64")
     try:
-        value = json.loads(data.decode())
+        value = json.loads(data.decode(), parse_int=short(int), parse_float=short(float))
         same = canonical(value) == data
     except ValueError as error:
         raise FormatError(f"{what} is not JSON: {error}") from None

@@ -13,6 +13,7 @@ from .binary import Bytes, FormatError, canonical, check, need, parse_json, seed
 STREAM, PLAN, BUNDLE = b"\x89TPS", b"\x89TPP", b"\x89TPB"
 DTYPES = ["float32", "float16", "float64", "uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64", "bool"]
 LIMIT = 1 << 30
+HEADERS = {STREAM: 1 << 20, PLAN: 1 << 24, BUNDLE: 1 << 20}
 
 Json = dict[str, Any]
 State = dict[str, bytes]
@@ -21,13 +22,14 @@ State = dict[str, bytes]
 # 2. Container
 
 
-def open_container(data: bytes, kind: bytes, limit: int = LIMIT) -> tuple[Json, dict[str, bytes]]:
+def open_container(data: bytes, kind: bytes) -> tuple[Json, dict[str, bytes]]:
     """(header, sections)."""
-    need(len(data) <= limit, f"file of {len(data)} bytes is over the limit of {limit}")
     src = Bytes(data, "container")
     need(src.take(4) == kind, f"byte 0: not the magic {kind.hex(' ')}")
     need(src.u(1) == 1, "byte 4: not version 1")
-    header = src.take(src.varint())
+    size = src.varint()
+    need(size <= HEADERS[kind], f"a header of {size} bytes")
+    header = src.take(size)
     count = src.varint()
     need(count <= 65536, f"{count} sections")
     table = [(src.take(src.varint()), src.varint()) for _ in range(count)]
@@ -57,13 +59,14 @@ class Stream:
 
 
 def open_stream(data: bytes, limit: int = LIMIT) -> Stream:
-    header, sections = open_container(data, STREAM, limit)
+    header, sections = open_container(data, STREAM)
     need(set(header) == {"codec", "params", "shared"}, f"header has the keys {sorted(header)}")
     need(isinstance(header["codec"], str) and isinstance(header["params"], dict), "header: codec or params have a wrong type")
     need("payload" in sections, "no section 'payload'")
     payload = sections.pop("payload")
     need(all(name.startswith("state/") for name in sections), f"unknown sections among {sorted(sections)}")
     state = {name[6:]: data for name, data in sections.items()}
+    need(sum(map(len, state.values())) <= limit, f"state is over the limit of {limit} bytes")
     digest = hashlib.sha256(canonical({"codec": header["codec"], "params": header["params"]}))
     for name in sorted(state):
         digest.update(canonical([name, len(state[name])]) + state[name])
@@ -181,22 +184,24 @@ class Plan:
 
 
 def open_plan(data: bytes, limit: int = LIMIT) -> Plan:
-    header, sections = open_container(data, PLAN, limit)
+    need(len(data) <= limit, f"plan of {len(data)} bytes is over the limit of {limit}")
+    header, sections = open_container(data, PLAN)
     need(set(header) == {"family", "model", "entries", "meta"}, f"plan header has the keys {sorted(header)}")
     need(isinstance(header["family"], str) and isinstance(header["model"], str) and isinstance(header["meta"], dict), "plan header: a wrong type")
-    need(isinstance(header["entries"], list), "plan header: entries is no list")
+    need(isinstance(header["entries"], list) and len(header["entries"]) <= 65536, "plan header: entries is no list, or too long")
     states: list[State] = [{} for _ in header["entries"]]
+    places = {str(n): state for n, state in enumerate(states)}
     for name, data_of in sections.items():
         number, _, piece = name.partition("/")
-        need(number.isdecimal() and str(int(number)) == number and int(number) < len(states), f"plan section {name!r} is of no entry")
-        states[int(number)][piece] = data_of
+        need(number in places and piece != "", f"plan section {name!r} is of no entry")
+        places[number][piece] = data_of
     entries = []
     for n, (row, state) in enumerate(zip(header["entries"], states)):
         need(isinstance(row, dict) and set(row) - {"reference"} == {"site", "shape", "codec", "params"}, f"plan entry {n}: keys")
         site, shape, reference = row["site"], row["shape"], row.get("reference")
         need(isinstance(site, dict) and set(site) == {"path", "call", "what", "view", "reads"}, f"plan entry {n}: site")
-        need(all(isinstance(site[k], str) for k in ("path", "what", "view")) and all(type(site[k]) is int for k in ("call", "reads")), f"plan entry {n}: site")
-        need(isinstance(shape, list) and all(type(d) is int and d >= 0 for d in shape), f"plan entry {n}: shape")
+        need(all(isinstance(site[k], str) for k in ("path", "what", "view")) and all(type(site[k]) is int and 0 <= site[k] < 1 << 63 for k in ("call", "reads")), f"plan entry {n}: site")
+        need(isinstance(shape, list) and all(type(d) is int and 0 <= d <= 1 << 40 for d in shape), f"plan entry {n}: shape")
         need(isinstance(row["codec"], str) and isinstance(row["params"], dict), f"plan entry {n}: codec or params")
         need("reference" not in row or (type(reference) is int and 0 <= reference < n), f"plan entry {n}: reference {reference!r}")
         entries.append(Entry(site, shape, row["codec"], row["params"], reference, state))
@@ -208,7 +213,7 @@ def open_plan(data: bytes, limit: int = LIMIT) -> Plan:
 
 def open_bundle(data: bytes, plan: Plan | None = None, limit: int = LIMIT) -> tuple[str, list[Frame]]:
     """(digest of its plan, frames)."""
-    header, sections = open_container(data, BUNDLE, limit)
+    header, sections = open_container(data, BUNDLE)
     need(set(header) == {"plan", "frames"} and set(sections) == {"frames"}, "bundle: keys or sections")
     need(isinstance(header["plan"], str) and type(header["frames"]) is int, "bundle header: a wrong type")
     need(plan is None or header["plan"] == plan.digest, "bundle: of another plan")

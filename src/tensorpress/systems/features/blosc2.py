@@ -33,7 +33,7 @@ CARD = Card(
     quality_fine=1.0,
     quality_coarse=64.0,
 )
-FORMATS, FILTERS = {1, 4}, {0, 2}  # in a chunk's head: lz4, zstd; nothing, bit shuffle
+COPIED, FORMATS, FILTERS = 2, {1, 4}, {0, 2}  # in a chunk's head: bytes as they are; lz4, zstd; nothing, bit shuffle
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Strings(LibraryWords):
     def declared(self, data: bytes) -> int:
         if len(data) < 32 or int.from_bytes(data[12:16], "little") != len(data):  # a chunk's head names its own length
             raise ValueError("the chunk is cut, or longer than its head says")
-        formats = FORMATS | {0} if data[2] & 2 else FORMATS  # a few bytes are copied as they are, and have none
+        formats = FORMATS | {0} if data[2] & COPIED else FORMATS
         if data[2] >> 5 not in formats or not set(data[16:22]) <= FILTERS:  # others may be plugins, which the library looks for and runs
             raise ValueError("the chunk has another compressor or filter than a bit shuffle before zstd or lz4")
         return int.from_bytes(data[4:8], "little")

@@ -6,7 +6,7 @@ A reconstruction: the paper gives the transform, quantisation tables that grow w
 sparse code with a bitmap; its tables are not public. Ours is Q[u,v] = 1 + slope (u + v). The integer DCT is HEVC's, so
 every machine decodes the same levels; edges are replicated into whole blocks, zeros below the zero point of ReLU maps are clipped.
 
-Error: a block's root mean square is at most 0.6 of that of its coefficients' steps, and 2 levels that are rounded; floats within the fitted range half a level more.
+Error: the root mean square of a block is at most 0.6 of that of its coefficients' steps and 2 levels for rounding; of floats within the fitted range half a level more.
 """
 
 from __future__ import annotations

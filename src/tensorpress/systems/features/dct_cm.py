@@ -11,9 +11,9 @@ paper     8-bit non-zeros, lossless bitmap cells, one step for the DCT, one keep
 extended  every mode has a step, dead zone and centroids; the width of non-zeros is chosen by cell and by plane.
 fixed     the fit chooses the DCT, or none, for the layer: no cell has a mode, and maps pass at the speed of memory.
 
-Error: none at step 1, but where `fixed` is made to transform; a cell's root mean square is at most sqrt(8 lagrangian) levels, 0.97 step by default, for its raw
-levels could be had; of `fixed` without masks 0.64 of the root mean square of a group's coefficient steps, and 2.5 levels that are rounded; masks have no such bound.
-Floats: half a level more, within the fitted range.
+Error: none at step 1, unless `fixed` is made to transform. Else the root mean square of a cell is at most sqrt(8 lagrangian) levels, 0.97 step by default, for its raw levels
+are always on offer; of a group in `fixed` without masks it is 0.64 of that of its coefficients' steps and 2.5 levels for rounding; with masks only the range bounds it.
+Floats within the fitted range: half a level more.
 """
 
 from __future__ import annotations

@@ -12,8 +12,8 @@ Cost: an inverse takes `block` multiplications a value and a basis of 12 bits a 
 takes C multiplications a value and C x C basis values: on ResNet-50 22.6 M in all, 34 MB of shared state, and about
 as many operations as the network itself; hence 32 channels a block by default.
 
-Error: over a block's channels at one place of a map that it was fitted to, a root mean square of half a step, and what the 12-bit basis and 16-bit samples round;
-coefficients of other maps are clamped to their class's alphabet, which has no bound.
+Error: at any place of a map that it was fitted to, the root mean square over a block's channels is half a step at most, and what 12-bit basis and 16-bit samples round; coefficients
+of other maps are clamped to their class's alphabet, so only the range bounds it.
 """
 
 from __future__ import annotations
