@@ -107,7 +107,7 @@ def kill_writers(kind: Kind, kills: int, rng: random.Random, told: Told) -> dict
         inputs, errors, place = Path(name, "inputs"), Path(name, "errors"), Path(name, "place")
         inputs.mkdir()
         place.mkdir()
-        write = kind.prepare(inputs)
+        write = kind.ready(inputs)
         target = place / f"out.{kind.suffix}"
 
         def cleared() -> None:
