@@ -33,7 +33,7 @@ class Bar:
         self.progress.update(self.task, description=one_line(what), completed=done, total=total)
 
     def __exit__(self, *_: object) -> None:
-        if not self.progress.disable:  # rich before 14.1 ends even a bar that is not shown with a line
+        if not self.progress.disable:  # older versions of rich end even a bar that is not shown with a line
             self.progress.stop()
 
 
