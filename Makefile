@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # Folders stand in the list as well: a file that was removed changes the date of its folder.
 SOURCES := pyproject.toml CMakeLists.txt $(shell find src native -name __pycache__ -prune -o -print)
 
-.PHONY: help setup demo test bench lint golden sizes instructions sanitize dist reproducible sbom clean
+.PHONY: help setup demo test bench lint golden sizes instructions sanitize faults race memcheck dist reproducible sbom properties fuzz aarch64 decoders same-bits clean
 .DELETE_ON_ERROR:
 
 help:
@@ -19,13 +19,21 @@ help:
 	@echo "make setup   only install: .venv/bin/tensorpress works afterwards"
 	@echo "make bench   measure speed and memory beside others (QUICK=1: within 5 minutes; JSON=FILE: write rows, facts, a page)"
 	@echo "make lint    ruff and mypy"
-	@echo "make golden  write the golden streams anew (their difference is to be reviewed)"
+	@echo "make golden  write golden files of new cases, and check that all others are as they were"
 	@echo "make sizes   write benchmarks/sizes.csv anew (its difference is to be reviewed)"
 	@echo "make instructions  write benchmarks/instructions.csv anew: callgrind's counts (likewise)"
 	@echo "make sanitize  native code under AddressSanitizer and UBSan: tests and damaged payloads (QUICK=1: some of them)"
+	@echo "make faults  writers killed at random moments, full disks, many writers (KILLS=200, SEED=1, QUICK=1)"
+	@echo "make race    native code under ThreadSanitizer: 16 threads on shared codecs (QUICK=1: one instruction set)"
+	@echo "make memcheck  native code under valgrind's memcheck: tests of kernels, two hours (QUICK=1: golden streams alone)"
 	@echo "make dist    build sdist and wheel of the last commit into dist/, dated by it"
 	@echo "make reproducible  build them twice under different conditions and compare the bytes"
 	@echo "make sbom    the bill of materials of an installed package, CycloneDX JSON, into dist/; prints all licences"
+	@echo "make properties  every property on up to 20,000 random examples: results/reliability/properties.json (CASES=, SECONDS= of processor time each, SEED=)"
+	@echo "make fuzz    every decoder under libFuzzer, what Python reads under atheris (QUICK=1: 3 seconds each; RUNS=…; ONLY=target)"
+	@echo "make aarch64  the same bits on another processor: cross-compiled, run by qemu, compared with this machine (QUICK=1: digests alone)"
+	@echo "make decoders  damaged streams through both decoders: results/reliability/decoders.json (STREAMS=10000 of each codec, SEED=1)"
+	@echo "make same-bits  instruction sets, threads, twins and float states give the same bits, as rows (QUICK=1: none are written)"
 	@echo "make clean   remove .venv, the build and caches"
 
 setup: .venv/.with-demo
@@ -45,7 +53,7 @@ lint: .venv/.with-lint
 	@$(BIN)/mypy
 
 golden: .venv/.with-test
-	@$(BIN)/python tests/golden/make.py
+	@$(BIN)/python -m tests.golden.make
 
 sizes: .venv/.with-test
 	@$(BIN)/python -m benchmarks.sizes
@@ -56,6 +64,18 @@ instructions: .venv/.with-test
 sanitize: .venv/.with-test
 	@$(BIN)/python scripts/sanitize.py $(if $(QUICK),--quick)
 
+faults: .venv/.with-test
+	@$(BIN)/python scripts/faults.py $(if $(QUICK),--quick) $(KILLS:%=--kills %) $(SEED:%=--seed %)
+
+race: .venv/.with-test
+	@$(BIN)/python scripts/race.py $(if $(QUICK),--quick)
+
+decoders: .venv/.with-test .venv/.with-peers .venv/.with-zfp
+	@$(BIN)/python scripts/decoders.py $(STREAMS:%=--streams %) $(SEED:%=--seed %)
+
+memcheck: .venv/.with-test
+	@$(BIN)/python scripts/memcheck.py $(if $(QUICK),--quick)
+
 dist: .venv/.with-release
 	@$(BIN)/python scripts/reproducible.py --dist
 
@@ -64,6 +84,18 @@ reproducible: .venv/.with-release
 
 sbom: .venv/.with-release
 	@$(BIN)/python scripts/sbom.py
+
+properties: .venv/.with-test
+	@$(BIN)/python scripts/properties.py $(if $(CASES),--cases $(CASES)) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED))
+
+fuzz: .venv/.with-test .venv/.with-fuzz
+	@$(BIN)/python scripts/fuzz.py $(if $(QUICK),--quick) $(RUNS:%=--runs %) $(ONLY:%=--only %)
+
+aarch64: .venv/.with-test
+	@$(BIN)/python scripts/another_machine.py $(if $(QUICK),--quick)
+
+same-bits: .venv/.with-test
+	@$(BIN)/python scripts/same_bits.py $(if $(QUICK),--quick)
 
 clean:
 	@rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

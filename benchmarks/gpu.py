@@ -26,10 +26,10 @@ if not torch.cuda.is_available():
 from torch import Tensor
 
 from tensorpress.core import registry
+from tensorpress.core.atomic import write_atomically
 from tensorpress.core.codec import Codec
 from tensorpress.core.payload import sealed
 from tensorpress.evaluate.machine import machine
-from tensorpress.planning.plan import write_atomically
 
 CODECS: dict[str, tuple[str, dict[str, Any]]] = {
     "zvc": ("zvc", {}),

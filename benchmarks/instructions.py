@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import io
 import json
 import os
 import re
@@ -25,10 +26,11 @@ from pathlib import Path
 
 import numpy as np
 from benchmarks.synthetic import relu
-from tests.golden.make import OPTIONS
+from tests.golden.cases import OPTIONS
 
 from tensorpress import _native
 from tensorpress.core import registry
+from tensorpress.core.atomic import write_atomically
 
 FILE = Path(__file__).with_name("instructions.csv")
 ISAS = ("scalar", "avx2")
@@ -153,11 +155,12 @@ def main() -> int:
         wrong, note = compare(arguments.codec or codecs(), committed())
         print("\n".join([*wrong, *([note] if note else [])]) or "the same")
         return int(bool(wrong))
-    rows = measure(codecs())  # before the file is opened: a run that is stopped leaves it whole
-    with FILE.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    rows = measure(codecs())
+    table = io.StringIO(newline="")
+    writer = csv.DictWriter(table, FIELDS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_atomically(FILE, table.getvalue().encode())
     print(f"{FILE}: {len(committed())} rows")
     return 0
 

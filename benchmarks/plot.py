@@ -10,7 +10,7 @@ from typing import Any
 
 from tables import Row, copy_speed, goal_cells, ordered, size_name
 
-from tensorpress.planning.plan import write_atomically
+from tensorpress.core.atomic import write_atomically
 from tensorpress.report.page import SERIES, document, plotly_source, table
 
 OPS = ("encode", "decode")

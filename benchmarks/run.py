@@ -31,9 +31,9 @@ from subjects import OURS, Subject
 from tables import goal_table, growth_table, peak_table, speed_table
 from tensors import tall
 
+from tensorpress.core.atomic import write_atomically
 from tensorpress.core.errors import TensorPressError
 from tensorpress.evaluate.machine import checkout_commit, cpu_model, machine
-from tensorpress.planning.plan import write_atomically
 
 ROOT = Path(__file__).resolve().parents[1]
 PARTS = ("speed", "threads", "growth", "memory", "calls", "forward")

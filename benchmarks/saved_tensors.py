@@ -30,9 +30,9 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from tensorpress.core.atomic import write_atomically
 from tensorpress.core.errors import TensorPressError
 from tensorpress.evaluate.machine import machine
-from tensorpress.planning.plan import write_atomically
 from tensorpress.pytorch import compress_saved
 from tensorpress.pytorch.networks.pixels import Preprocessing
 from tensorpress.pytorch.weights import load_network, read_npz

@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import csv
 import hashlib
+import io
 import json
 import sys
 import zlib
@@ -23,9 +24,10 @@ from pathlib import Path
 
 import numpy as np
 from benchmarks.synthetic import tensors
-from tests.golden.make import OPTIONS
+from tests.golden.cases import OPTIONS
 
 from tensorpress.core import registry
+from tensorpress.core.atomic import write_atomically
 
 FILE = Path(__file__).with_name("sizes.csv")
 FIELDS = ("codec", "options", "tensor", "values", "payload_nbytes", "shared_nbytes", "depends")
@@ -102,11 +104,12 @@ def main() -> int:
         if missing:
             print(f"sizes: libraries of {', '.join(missing)} are missing: the file would lose their rows", file=sys.stderr)
             return 1
-        rows = [row for codec in codecs() for row in measure(codec)]  # before the file is opened: a run that is stopped leaves it whole
-        with FILE.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
+        rows = [row for codec in codecs() for row in measure(codec)]
+        table = io.StringIO(newline="")
+        writer = csv.DictWriter(table, FIELDS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        write_atomically(FILE, table.getvalue().encode())
         print(f"{FILE}: {len(committed())} rows")
         return 0
     failed = False

@@ -26,8 +26,8 @@ import torch
 from tensorpress import features
 from tensorpress.cli_parts import Prepared
 from tensorpress.cli_tune import resized
+from tensorpress.core.atomic import write_atomically
 from tensorpress.evaluate.machine import machine
-from tensorpress.planning.plan import write_atomically
 from tensorpress.pytorch.calibration import Calibration
 from tensorpress.pytorch.pictures import open_pictures
 from tensorpress.pytorch.reorder import fold, reordering

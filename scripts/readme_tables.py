@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from tensorpress.core.atomic import write_atomically
 from tensorpress.evaluate.board import ABLATIONS
 from tensorpress.report.board import at, board_markdown
 
@@ -137,16 +138,36 @@ def ablation_table(rows: list[dict[str, Any]]) -> str:
     return table(["part", "at KL .0125", "at KL .025", "at KL .05", "bytes saved"], lines)
 
 
+def cell(value: Any) -> str:
+    if value is None or isinstance(value, bool):
+        return {None: "-", True: "yes", False: "no"}[value]
+    if isinstance(value, list | tuple):
+        return ", ".join(map(cell, value))
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.3g}" if isinstance(value, float) else str(value)
+
+
+def rows_of(found: re.Match[str]) -> str:
+    """`<!-- rows:begin FILE key=title key … -->`: those columns of a record's rows, `_` for a space in titles, and below them how to make it again."""
+    record = json.loads((ROOT / "results" / found["file"]).read_text())
+    columns = [(key, title or key) for key, _, title in (column.partition("=") for column in found["columns"].split())]
+    text = table([title.replace("_", " ") for _, title in columns], [[cell(row.get(key, row.get(key.replace("_", " ")))) for key, _ in columns] for row in record["rows"]])
+    return f"{found['begin']}{text}\n\n`{record['command']}`: {record['seconds']:,.0f} s on {record['machine']}.\n{found['end']}"
+
+
+ROWS = re.compile(r"(?P<begin><!-- rows:begin (?P<file>\S+) (?P<columns>[^>]*?) -->\n).*?(?P<end><!-- rows:end -->)", re.S)
+
+
 def main() -> None:
     makers = {"results": results, "parts": parts, "speed": speed, "goals": goals, "board": board, "ablations": lambda: board(ablations=True)}
     for document in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
         old = text = document.read_text()
         for name, make in makers.items():
             text = re.sub(rf"(<!-- {name}:begin[^>]*-->\n).*?(<!-- {name}:end -->)", lambda m, f=make: m[1] + f() + "\n" + m[2], text, flags=re.S)
+        text = ROWS.sub(rows_of, text)
         if "--check" in sys.argv[1:] and text != old:
             sys.exit(f"the tables of {document.name} differ from the rows: run python scripts/readme_tables.py")
         if text != old:
-            document.write_text(text)
+            write_atomically(document, text.encode())
 
 
 if __name__ == "__main__":

@@ -33,11 +33,11 @@ ctypes.memset(libc.malloc(ctypes.c_size_t(16)), 0, 17)
 """
 
 
-def runtime() -> tuple[str, list[str]] | None:
-    """(compiler, libraries to load before Python): the first compiler that has the sanitizer as a shared library."""
+def runtime(library: str = "libasan.so") -> tuple[str, list[str]] | None:
+    """(compiler, libraries to load before Python): the first compiler that has the sanitizer's `library`."""
     for compiler in filter(None, [os.environ.get("CXX"), "c++", "g++"]):
         if shutil.which(compiler.split()[0]):
-            asked = [subprocess.run([*compiler.split(), f"-print-file-name={name}"], capture_output=True, text=True).stdout.strip() for name in ("libasan.so", "libstdc++.so")]
+            asked = [subprocess.run([*compiler.split(), f"-print-file-name={name}"], capture_output=True, text=True).stdout.strip() for name in (library, "libstdc++.so")]
             if all(Path(path).is_absolute() for path in asked):  # an unknown library comes back as its bare name
                 return compiler, asked
     return None
@@ -51,11 +51,11 @@ def instruction_sets() -> list[str]:
     return ["scalar"] + ["avx2"] * ({"avx2", "bmi2"} <= flags) + ["avx512"] * ({"avx2", "bmi2", *wide} <= flags)
 
 
-def build(folder: Path, compiler: str) -> None:
+def build(folder: Path, compiler: str, option: str = "TENSORPRESS_SANITIZE") -> None:
     """The package with its kernels and bindings instrumented, installed into `folder`."""
     there = all(importlib.util.find_spec(name) for name in ("scikit_build_core", "nanobind"))
     command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "install", "-q", "--no-deps", "--upgrade", "--target", str(folder)]
-    settings = [f"build-dir={folder.parent / 'objects'}", "cmake.define.TENSORPRESS_SANITIZE=ON", "install.strip=false"]
+    settings = [f"build-dir={folder.parent / 'objects'}", f"cmake.define.{option}=ON", "install.strip=false"]
     command += ["--no-build-isolation"] * there + [f"--config-settings={setting}" for setting in settings]
     subprocess.run([*command, str(ROOT)], env={**os.environ, "CXX": compiler}, check=True)
 

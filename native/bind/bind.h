@@ -57,9 +57,14 @@ struct nb::detail::type_caster<Sink<Args...>> {
   }
 };
 
-using Bytes = nb::ndarray<const std::uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;   // any buffer, read only
+// What a coder takes, under the same rule: nanobind would cut floats to integers without a word.
+template <class T, class... Args>
+using Whole = Sink<const T, Args...>;
+
+using Bytes = Whole<std::uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;  // any buffer, read only
 using ByteSink = Sink<std::uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 
+void bind_floats(nb::module_& m);
 void bind_maps(nb::module_& m);
 void bind_cells(nb::module_& m);
 void bind_entropy(nb::module_& m);

@@ -14,7 +14,7 @@ namespace {
 
 using namespace tensorpress;
 template <class T>
-using Words = nb::ndarray<const T, nb::c_contig, nb::device::cpu>;
+using Words = Whole<T, nb::c_contig, nb::device::cpu>;
 
 // Rules in memory of its own: made once for a codec, used by many calls.
 class OwnedCells : public Cells {
@@ -30,6 +30,10 @@ class OwnedCells : public Cells {
     if (matrix_.size() != std::size_t(length) * length || backward_.size() != std::size_t(length) || shift_.size() != 3 * std::size_t(length) ||
         (length && keep_.empty()))
       throw std::invalid_argument("cell rules: DCT tables of the wrong size");
+    const auto beyond = [](const std::vector<std::int32_t>& list, std::int32_t limit) {
+      return std::any_of(list.begin(), list.end(), [&](std::int32_t v) { return v < -limit || v > limit; });
+    };
+    if (beyond(matrix_, 90) || beyond(backward_, 1 << 22) || beyond(shift_, 1 << 30)) throw std::invalid_argument("cell rules: DCT tables whose sums leave 32 bits");
     if (width < 0 || width > 8) throw std::invalid_argument("cell rules: width is not 0 to 8");
     rules_ = {zero,   symbol_of_.data(), level_of_.data(), length, matrix_.data(), keep_.data(), int(keep_.size()), forward_.data(),
               offset, backward_.data(),  shift_.data(),    lagrangian, modes, zero_map, plane_codes, width};

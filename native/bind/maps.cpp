@@ -17,7 +17,7 @@ namespace {
 using namespace tensorpress;
 using Source = nb::ndarray<nb::ro, nb::ndim<3>, nb::device::cpu>;  // any strides
 using Target = Sink<nb::ndim<3>, nb::device::cpu>;
-using Table = nb::ndarray<const std::uint8_t, nb::shape<256>, nb::c_contig, nb::device::cpu>;
+using Table = Whole<std::uint8_t, nb::shape<256>, nb::c_contig, nb::device::cpu>;
 using Result = std::tuple<nb::object, int, std::int64_t, std::int64_t, std::int64_t>;  // payload or its size, fault, stripe, cell, at
 
 template <class Map>
@@ -89,7 +89,7 @@ void bind_maps(nb::module_& m) {
   });
 
   nb::class_<LanedRans, MapKernel>(m, "LanedRans")
-      .def("__init__", [](LanedRans* self, const nb::ndarray<const std::uint32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>& frequencies,
+      .def("__init__", [](LanedRans* self, const Whole<std::uint32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>& frequencies,
                           std::uint32_t escape, int bits, int zero, const Table& word_of, const Table& level_of) {
         LaneTables tables{};
         tables.bytes = tables_of(zero, word_of, level_of);

@@ -1,6 +1,7 @@
 // tensorpress._native: checks arguments, releases the GIL, copies nothing.
 #include "bind.h"
 #include "tensorpress/crc32c.h"
+#include "tensorpress/floats.h"
 #include "tensorpress/frame.h"
 
 #include <stdexcept>
@@ -25,6 +26,7 @@ class View {
 }  // namespace
 
 extern "C" __attribute__((noinline)) void tensorpress_kernel(void (*run)(void*), void* context) {
+  const tensorpress::PlainFloats plain;
   run(context);
   asm volatile("");  // no jump instead of the call: the function ends after the kernel
 }
@@ -53,6 +55,7 @@ NB_MODULE(_native, m) {
     for (int axis = 0; axis < frame.index.rank; ++axis) values *= frame.index.shape[axis];
     return nb::make_tuple(frame.site, frame.plan_id, frame.start, frame.start + frame.nbytes, frame.index.dtype, values);
   });
+  bind_floats(m);
   bind_maps(m);
   bind_cells(m);
   bind_entropy(m);

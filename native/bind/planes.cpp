@@ -5,7 +5,7 @@
 namespace {
 
 using namespace tensorpress;
-using Box = nb::ndarray<const std::uint8_t, nb::ndim<3>, nb::c_contig, nb::device::cpu>;
+using Box = Whole<std::uint8_t, nb::ndim<3>, nb::c_contig, nb::device::cpu>;
 using BoxOut = Sink<std::uint8_t, nb::ndim<3>, nb::c_contig, nb::device::cpu>;
 
 nb::bytes bytes_of(const std::vector<std::uint8_t>& data) { return nb::bytes(data.data(), data.size()); }

@@ -10,9 +10,9 @@ namespace {
 using namespace tensorpress;
 using Floats = nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using FloatSink = Sink<float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
-using ByteTable = nb::ndarray<const std::uint8_t, nb::shape<256>, nb::c_contig, nb::device::cpu>;
+using ByteTable = Whole<std::uint8_t, nb::shape<256>, nb::c_contig, nb::device::cpu>;
 using FloatTable = nb::ndarray<const float, nb::shape<256>, nb::c_contig, nb::device::cpu>;
-using Stripe = nb::ndarray<const std::uint8_t, nb::ndim<3>, nb::c_contig, nb::device::cpu>;     // (channels, rows, columns)
+using Stripe = Whole<std::uint8_t, nb::ndim<3>, nb::c_contig, nb::device::cpu>;     // (channels, rows, columns)
 using StripeSink = Sink<std::uint8_t, nb::ndim<3>, nb::c_contig, nb::device::cpu>;
 
 void check_equal(std::size_t a, std::size_t b) {
@@ -38,7 +38,7 @@ CellGrid grid_of(const Words& words, std::int64_t cell_channels, std::int64_t ce
   return grid;
 }
 
-using Starts = nb::ndarray<const std::uint8_t, nb::shape<16>, nb::c_contig, nb::device::cpu>;
+using Starts = Whole<std::uint8_t, nb::shape<16>, nb::c_contig, nb::device::cpu>;
 
 Ranges ranges_of(const Starts& starts, const Starts& bits, const ByteTable& range_of) {
   Ranges ranges;

@@ -1,5 +1,7 @@
 #include "tensorpress/pool.h"
 
+#include "tensorpress/floats.h"
+
 #include <algorithm>
 #include <atomic>
 #include <condition_variable>
@@ -72,6 +74,7 @@ class Pool {
 
  private:
   [[noreturn]] void serve() {
+    const PlainFloats plain;  // whatever the thread that made this one was set to
     for (;;) {
       for (int i = 0; i < spins && !waiting_.load(std::memory_order_acquire); ++i) pause();
       Job* job;

@@ -10,6 +10,15 @@ _Array = NDArray[Any]
 
 def crc32c(data: bytes | bytearray | memoryview, seed: int = 0) -> int: ...
 
+def floats_are_plain() -> bool:
+    """Whether `PlainFloats` would change nothing."""
+
+class PlainFloats:
+    """A context in which this thread's floats round to nearest and keep denormal numbers, whatever it is set to outside."""
+
+    def __enter__(self) -> None: ...
+    def __exit__(self, *exception: Any) -> None: ...
+
 def frame_head(payload: bytes | bytearray | memoryview, index_nbytes: int, site: int, plan_id: int) -> bytes: ...
 
 def read_frame(data: memoryview) -> tuple[int, int, int, int, int, int] | None:

@@ -38,6 +38,7 @@ from tensorpress.cli_parts import (
     Std,
     Steps,
     Weights,
+    beside,
     calibration_and_test,
     class_count,
     command_line,
@@ -50,6 +51,7 @@ from tensorpress.cli_parts import (
     write_json,
 )
 from tensorpress.console import one_line
+from tensorpress.core.container import MAX_NBYTES
 from tensorpress.core.errors import InputError, TensorPressError
 
 app = typer.Typer(
@@ -237,9 +239,9 @@ def encode_command(
     json_: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """An array file to a TensorPress stream."""
+    from tensorpress.core.atomic import write_atomically
     from tensorpress.facade import encode
     from tensorpress.files import read_array
-    from tensorpress.planning.plan import write_atomically
 
     array = read_array(source)
     if plan_path is None:
@@ -262,9 +264,9 @@ def encode_command(
     write_atomically(output, data)
     result = {"input": str(source), "output": str(output), "input_nbytes": array.nbytes, "nbytes": len(data), "ratio_8bit": array.size / len(data)}
     if json_:
-        out.print_json(data=result)
+        beside(output).print_json(data=result)
     else:
-        out.print(f"{output}: {len(data):,} bytes for {array.dtype} {array.shape}; {8 * len(data) / max(array.size, 1):.3g} bits a value")
+        beside(output).print(f"{output}: {len(data):,} bytes for {array.dtype} {array.shape}; {8 * len(data) / max(array.size, 1):.3g} bits a value")
 
 
 def plan_and_site(path: Path, site: str | None) -> tuple[Any, int]:
@@ -288,39 +290,57 @@ def decode_command(
     source: Annotated[Path, typer.Argument(metavar="X.tp", help="A stream.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The array to write: .npy, or .pt for a tensor.")],
     plan_path: Annotated[Path | None, typer.Option("--plan", help="The plan of a plan-bound stream.")] = None,
-    max_nbytes: Annotated[int, typer.Option(help="Refuse arrays larger than this.", min=1)] = 1 << 30,
+    max_nbytes: Annotated[int, typer.Option(help="Refuse arrays and plans larger than this.", min=1)] = MAX_NBYTES,
+    recover: Annotated[bool, typer.Option("--recover", help="Take what is intact of a damaged or cut stream: rows whose checks are right, 0 elsewhere.")] = False,
+    lost: Annotated[Path | None, typer.Option(help="With --recover: a .npy mask to write, true where values are lost.")] = None,
 ) -> None:
-    """A TensorPress stream back to an array file."""
-    from tensorpress.files import read_bytes, read_stream, write_array
+    """A TensorPress stream back to an array file.
 
-    array = read_stream(source, read_bytes(source), plan_path, max_nbytes)
-    write_array(output, array)
-    out.print(f"{output}: {array.dtype} {array.shape}")
+    Damage is an error, unless --recover is given: then what is wrong is told, a line each, and the intact rows are written.
+    """
+    from tensorpress.files import read_bytes, read_stream, recover_stream, write_array
+
+    if lost is not None and not recover:
+        raise InputError("--lost belongs to --recover")
+    if not recover:
+        array = read_stream(source, read_bytes(source), plan_path, max_nbytes)
+        write_array(output, array)
+        beside(output).print(f"{output}: {array.dtype} {array.shape}")
+        return
+    found = recover_stream(source, read_bytes(source), plan_path, max_nbytes)
+    write_array(output, found.array)
+    if lost is not None:
+        write_array(lost, found.lost)
+    for fault in found.faults:
+        err.print(f"{source}: {fault}", style="yellow", highlight=False, markup=False, soft_wrap=True)
+    beside(output).print(f"{output}: {found.array.dtype} {found.array.shape}, {int(found.lost.sum()):,} of {found.lost.size:,} values lost")
 
 
 @app.command()
 def inspect(
     source: Annotated[Path, typer.Argument(metavar="FILE", help="A stream, plan or bundle.")],
+    max_nbytes: Annotated[int, typer.Option(help="Refuse arrays and plans larger than this.", min=1)] = MAX_NBYTES,
     json_: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """What a file holds, part by part; the parts sum to its size."""
+    from rich.markup import escape
     from rich.table import Table
 
     from tensorpress.files import describe, read_bytes
 
-    found = describe(source, read_bytes(source))
+    found = describe(source, read_bytes(source), max_nbytes)
     if json_:
         out.print_json(data=found)
         return
-    table = Table(title=f"{source}: {found['kind']}, {found['nbytes']:,} bytes")
+    table = Table(title=escape(f"{source}: {found['kind']}, {found['nbytes']:,} bytes"))
     table.add_column("part")
     table.add_column("bytes", justify="right")
     for part, nbytes in found["parts"].items():
-        table.add_row(part, f"{nbytes:,}")
+        table.add_row(escape(part), f"{nbytes:,}")
     out.print(table)
     for key, value in found.items():
         if key not in ("kind", "nbytes", "parts"):
-            out.print(f"{key}: {json.dumps(value) if isinstance(value, dict | list) else value}", highlight=False)
+            out.print(f"{key}: {json.dumps(value) if isinstance(value, dict | list) else value}", highlight=False, markup=False)
 
 
 @app.command("list")
@@ -387,10 +407,5 @@ def main() -> None:
     except MemoryError:
         err.print("tensorpress: not enough memory for this", style="red", highlight=False)
         sys.exit(2)
-    except KeyboardInterrupt:
-        err.print("interrupted", style="red")
+    except KeyboardInterrupt:  # typer catches most of them itself, and gives the same code
         sys.exit(130)
-
-
-if __name__ == "__main__":
-    main()

@@ -67,8 +67,8 @@ def undump(
 
     from tensorpress import dumps
     from tensorpress.console import one_line
+    from tensorpress.core.atomic import write_atomically
     from tensorpress.core.errors import InputError
-    from tensorpress.planning.plan import write_atomically
 
     opened = dumps.open_dump(store)
     if site is None:
@@ -82,4 +82,4 @@ def undump(
     buffer = io.BytesIO()
     np.save(buffer, maps, allow_pickle=False)
     write_atomically(output, buffer.getvalue())
-    cli.out.print(f"{output}: float32 {maps.shape}", highlight=False)
+    cli.beside(output).print(f"{output}: float32 {maps.shape}", highlight=False)

@@ -67,8 +67,13 @@ def parse_triple(text: str | None, flag: str) -> tuple[float, ...] | None:
     return values
 
 
+def beside(output: Path) -> Console:
+    """Where to speak: on stderr if stdout takes the very file that is written (`-o /dev/stdout`)."""
+    return err if str(output) in ("/dev/stdout", "/dev/fd/1", "/proc/self/fd/1") else out
+
+
 def write_json(path: Path, value: Any) -> None:
-    from tensorpress.planning.plan import write_atomically
+    from tensorpress.core.atomic import write_atomically
 
     write_atomically(path, (json.dumps(value, indent=1, allow_nan=False) + "\n").encode())
 

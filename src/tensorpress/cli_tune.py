@@ -56,7 +56,7 @@ def tune(
 
     from tensorpress.cli_parts import Bar, network_of
     from tensorpress.cli_parts import out as console
-    from tensorpress.planning.plan import write_atomically
+    from tensorpress.core.atomic import write_atomically
     from tensorpress.pytorch.calibration import Calibration
     from tensorpress.pytorch.pictures import open_pictures
     from tensorpress.pytorch.reorder import fold, reordering

@@ -10,7 +10,6 @@ from __future__ import annotations
 import fnmatch
 import json
 import math
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,11 +21,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tensorpress.core import registry
+from tensorpress.core.atomic import new_folder
 from tensorpress.core.container import MAX_NBYTES
 from tensorpress.core.errors import InputError, StreamError
+from tensorpress.core.site import Site
 from tensorpress.pytorch.calibration import Progress, silent
 from tensorpress.pytorch.sites import find_sites
-from tensorpress.pytorch.statistics import observe
+from tensorpress.pytorch.statistics import Observed, observe
 from tensorpress.pytorch.taps import tapped
 from tensorpress.pytorch.tensors import images as arrays
 
@@ -54,11 +55,9 @@ def write(
     """Run `model` over `images` (each (1, …)) and write the sites whose names match `sites`; {sites, images, raw_nbytes, nbytes}.
 
     A site's codec is fitted once, to the first images. The store appears when it is whole: until then it has another
-    name. InputError where `path` is there, no site matches, or the codec cannot be used.
+    name. InputError where `path` is there, no site matches, the codec cannot be used, or the store not written.
     """
     zarr = library()
-    from tensorpress.numcodec import TensorPress
-
     path = Path(path)
     if path.exists():
         raise InputError(f"{path} is there already: nothing was written over it")
@@ -71,9 +70,19 @@ def write(
         raise InputError(f"no site's name matches {sites!r}; `tensorpress features evaluate --layers` shows them")
     few = min(FIT_IMAGES, len(images))
     seen = observe(model, found, ["output"] * len(found), (images[i] for i in range(few)), few, few)
-    partial = path.with_name(f".{path.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    group = zarr.open_group(str(partial), mode="w", zarr_format=2)
+    with new_folder(path) as partial, torch.inference_mode():
+        raw = _fill(zarr.open_group(str(partial), mode="a", zarr_format=2), model, images, codec, options, found, seen, ids, progress)
+    nbytes = sum(f.stat().st_size for f in path.rglob("*") if f.is_file())
+    return {"sites": len(found), "images": len(images), "codec": codec, "raw_nbytes": raw, "nbytes": nbytes, "ratio": raw / nbytes}
+
+
+def _fill(
+    group: Any, model: nn.Module, images: Sequence[Tensor], codec: str, options: Mapping[str, Any] | None,
+    found: Sequence[Site], seen: Sequence[Observed], ids: Sequence[str] | None, progress: Progress,
+) -> int:  # fmt: skip
+    """Bytes of 8-bit levels that the maps would take."""
+    from tensorpress.numcodec import TensorPress
+
     stored, codecs = [], []
     for number, (site, o) in enumerate(zip(found, seen)):
         try:
@@ -95,7 +104,7 @@ def write(
         raw += image.size
         return x
 
-    with torch.inference_mode(), tapped(model, found, see, ["output"] * len(found)):
+    with tapped(model, found, see, ["output"] * len(found)):
         for at in range(len(images)):
             progress("writing maps", at, len(images))
             model(images[at])
@@ -103,9 +112,7 @@ def write(
         "sites": [{**s.to_json(), "name": s.name} for s in found], "codec": codec, "images": len(images),
         "ids": list(ids) if ids is not None else None,
     }  # fmt: skip
-    partial.rename(path)
-    nbytes = sum(f.stat().st_size for f in path.rglob("*") if f.is_file())
-    return {"sites": len(found), "images": len(images), "codec": codec, "raw_nbytes": raw, "nbytes": nbytes, "ratio": raw / nbytes}
+    return raw
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from tensorpress.core import registry
+from tensorpress.core.container import MAX_NBYTES
 from tensorpress.core.errors import InputError
 from tensorpress.evaluate import measure as _measure
 from tensorpress.evaluate import score as scoring
@@ -243,6 +244,6 @@ def pictures(model: nn.Module, plan: FeaturePlan, image: Tensor, channels: int =
     return [found[i] for i in sorted(found)]
 
 
-def load(path: str | Path) -> FeaturePlan:
-    """A saved plan. InputError where the file cannot be read, StreamError where it is damaged or of another version."""
-    return FeaturePlan.load(path)
+def load(path: str | Path, *, max_nbytes: int = MAX_NBYTES) -> FeaturePlan:
+    """A saved plan. InputError where the file cannot be read, StreamError where it is damaged, of another version or over `max_nbytes` (1 GiB by default)."""
+    return FeaturePlan.load(path, max_nbytes=max_nbytes)

@@ -16,13 +16,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tensorpress.core import registry
+from tensorpress.core.atomic import write_atomically
 from tensorpress.core.binary import Buffer
+from tensorpress.core.codec import Codec
 from tensorpress.core.container import BUNDLE, KINDS, MAX_NBYTES, PLAN, STREAM, Container
 from tensorpress.core.errors import InputError, StreamError
 from tensorpress.core.payload import Reader
-from tensorpress.core.stream import FRAME_NBYTES, Stream, read_frame
+from tensorpress.core.recover import Recovered
+from tensorpress.core.stream import FRAME_NBYTES, Frame, Stream, frame_front, read_frame
 from tensorpress.facade import as_array, decode
-from tensorpress.planning.plan import Plan, write_atomically
+from tensorpress.planning.plan import Plan
 
 
 def read_bytes(path: Path) -> bytes:
@@ -69,6 +72,24 @@ def write_array(path: Path, array: NDArray[Any]) -> None:
     write_atomically(path, out.getvalue())
 
 
+def recover_stream(path: Path, data: bytes, plan_path: Path | None, max_nbytes: int) -> Recovered:
+    """As `read_stream`, of a file that may be damaged or cut behind its header."""
+    try:
+        if plan_path is None:
+            return decode(data, max_nbytes=max_nbytes, recover=True)
+        plan = Plan.load(plan_path)
+        frame = frame_front(memoryview(data), 0, max_nbytes=max_nbytes, whole=False)
+        return _codec_of(frame, plan, plan_path).recover(frame.payload, max_nbytes=max_nbytes, trusted=True)
+    except StreamError as error:
+        raise StreamError(f"{path}: {error}") from None
+
+
+def _codec_of(frame: Frame, plan: Plan, plan_path: Path) -> Codec:
+    if frame.plan_id != plan.id or frame.site >= len(plan.entries):
+        raise StreamError(f"written with plan {frame.plan_id:08x}, site {frame.site}; {plan_path} is plan {plan.id:08x}")
+    return plan.entries[frame.site].codec
+
+
 def read_stream(path: Path, data: bytes, plan_path: Path | None, max_nbytes: int) -> NDArray[Any]:
     """The array of a self-contained stream, or with a plan of a plan-bound one."""
     try:
@@ -76,24 +97,23 @@ def read_stream(path: Path, data: bytes, plan_path: Path | None, max_nbytes: int
             if data[:4] not in KINDS and len(data) >= FRAME_NBYTES and data[0] & 3 == 1:
                 raise StreamError("not a self-contained stream; if it is plan-bound, give its plan with --plan")
             return decode(data, max_nbytes=max_nbytes)
-        plan = Plan.load(plan_path)
+        plan = Plan.load(plan_path, max_nbytes=max_nbytes)
         frame = read_frame(data, max_nbytes=max_nbytes)
         if frame.nbytes != len(data):
             raise StreamError(f"{len(data) - frame.nbytes} bytes stand after the frame's end at {frame.nbytes}")
-        if frame.plan_id != plan.id or frame.site >= len(plan.entries):
-            raise StreamError(f"written with plan {frame.plan_id:08x}, site {frame.site}; {plan_path} is plan {plan.id:08x}")
-        return plan.entries[frame.site].codec.decode_payload(frame.payload, max_nbytes=max_nbytes)
+        array: NDArray[Any] = _codec_of(frame, plan, plan_path).decode_payload(frame.payload, max_nbytes=max_nbytes)
+        return array
     except StreamError as error:
         raise StreamError(f"{path}: {error}") from None
 
 
-def describe(path: Path, data: Buffer) -> dict[str, Any]:
-    """kind, nbytes, parts (they sum to nbytes) and what else a file says of itself."""
+def describe(path: Path, data: Buffer, max_nbytes: int = MAX_NBYTES) -> dict[str, Any]:
+    """kind, nbytes, parts (they sum to nbytes) and what else a file says of itself. Arrays of over `max_nbytes` (1 GiB by default) are refused."""
     try:
         kind = KINDS.get(bytes(data[:4]))
         if kind == "stream":
-            stream = Stream.from_bytes(data)
-            src = Reader(stream.payload, max_nbytes=MAX_NBYTES)
+            stream = Stream.from_bytes(data, max_nbytes=max_nbytes)
+            src = Reader(stream.payload, max_nbytes=max_nbytes)
             return {
                 "kind": "stream",
                 "nbytes": len(data),
@@ -106,12 +126,12 @@ def describe(path: Path, data: Buffer) -> dict[str, Any]:
                 "shared": stream.shared,
             }
         if kind == "plan":
-            plan = Plan.from_bytes(data)
+            plan = Plan.from_bytes(data, max_nbytes=max_nbytes)
             sites = [{"site": e.site.name, "codec": e.codec.id, "shape": list(e.shape), "shared_nbytes": e.codec.shared_nbytes} for e in plan.entries]
             return {
                 "kind": "plan",
                 "nbytes": len(data),
-                "parts": Container.from_bytes(data, PLAN).breakdown(),
+                "parts": Container.from_bytes(data, PLAN, max_nbytes=max_nbytes).breakdown(),
                 "family": plan.family,
                 "digest": plan.digest,
                 "id": f"{plan.id:08x}",
@@ -120,17 +140,17 @@ def describe(path: Path, data: Buffer) -> dict[str, Any]:
                 "sites": sites,
             }
         if kind == "bundle":
-            box = Container.from_bytes(data, BUNDLE)
+            box = Container.from_bytes(data, BUNDLE, max_nbytes=len(data))
             return {**dict(box.header), "kind": "bundle", "nbytes": len(data), "parts": box.breakdown()}
         if len(data) >= FRAME_NBYTES and data[0] & 3 == 1:
-            frame = read_frame(data)
+            frame = read_frame(data, max_nbytes=max_nbytes)
             if frame.nbytes == len(data):
-                src = Reader(frame.payload, max_nbytes=MAX_NBYTES)
+                src = Reader(frame.payload, max_nbytes=max_nbytes)
                 index, body = src.index_nbytes, len(frame.payload) - src.index_nbytes
                 parts = {"frame": frame.nbytes - len(frame.payload), "index": index, "payload": body}
                 facts = {"site": frame.site, "plan": f"{frame.plan_id:08x}", "dtype": str(src.dtype), "shape": list(src.shape)}
                 return {"kind": "plan-bound stream", "nbytes": len(data), "parts": parts, **facts}
-        Container.from_bytes(data, STREAM)  # says what is wrong with it
+        Container.from_bytes(data, STREAM, max_nbytes=len(data))  # says what is wrong with it
         raise StreamError("is not a TensorPress file")
     except StreamError as error:
         raise StreamError(f"{path}: {error}") from None

@@ -23,6 +23,7 @@ except ImportError as error:  # pragma: no cover
 
 from tensorpress.core import registry
 from tensorpress.core.codec import Codec
+from tensorpress.core.container import MAX_NBYTES
 from tensorpress.core.errors import InputError
 from tensorpress.facade import decode, encode
 
@@ -32,6 +33,7 @@ class TensorPress(Numcodec):
 
     codec_id = "tensorpress"
     fixed: ClassVar[str | None] = None  # the codec of a named subclass
+    max_nbytes: ClassVar[int] = MAX_NBYTES  # a chunk that decodes to more is refused; set it here: an array's own metadata are not to say how much it may take
 
     def __init__(self, codec: str | None = None, options: Mapping[str, Any] | None = None, state: Mapping[str, str] | None = None) -> None:
         self.codec = codec or self.fixed or "zvc"
@@ -58,7 +60,8 @@ class TensorPress(Numcodec):
 
     def decode(self, buf: Any, out: Any = None) -> Any:
         data = ensure_bytes(buf)
-        return ndarray_copy(decode(data) if self._fitted is None else self._fitted.decode_payload(data), out)
+        limit = self.max_nbytes
+        return ndarray_copy(decode(data, max_nbytes=limit) if self._fitted is None else self._fitted.decode_payload(data, max_nbytes=limit), out)
 
     def get_config(self) -> dict[str, Any]:
         found = {"id": self.codec_id, "codec": self.codec, "options": self.options}

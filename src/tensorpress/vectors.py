@@ -39,11 +39,11 @@ from tensorpress.blocks.levels import Levels
 from tensorpress.blocks.stepped import Stepped
 from tensorpress.blocks.words import ZeroBitmap
 from tensorpress.core import registry
+from tensorpress.core.atomic import new_folder
 from tensorpress.core.codec import Codec
 from tensorpress.core.errors import InputError
 from tensorpress.core.payload import STRIPE_ROWS, Reader, Writer, chw
 from tensorpress.core.stage import Chain
-from tensorpress.planning.plan import write_atomically
 
 Array = NDArray[Any]
 LEVEL = np.float32(2**-5)  # value of one level of the input, exact in binary
@@ -101,17 +101,14 @@ class Folder:
 
     def text(self, name: str, text: str) -> None:
         path = self.path / name
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(f"{path.parent}: cannot make the folder: {error.strerror}") from None
-        write_atomically(path, text.encode())
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(text.encode())
 
 
 def write_vectors(
     folder: Path, codec_id: str, options: Mapping[str, Any], *, shape: Sequence[int] | None = None, cells: int = 5, seed: int = 0
 ) -> dict[str, Any]:
-    """Write the vectors of one map and return what `vectors.json` holds.
+    """Write the vectors of one map and return what `vectors.json` holds. The folder appears when all is in it.
 
     `shape`: (C, H, W) of the map; None: one row of `cells` cells, (32, 8, 8 * cells). `cells`: how many cells (`dct_cm`) are
     written word by word, from the first; the map is always whole. InputError for what
@@ -126,12 +123,16 @@ def write_vectors(
         raise InputError(f"shape {','.join(map(str, shape))}: three sizes from 1, of at most {MAX_VALUES:,} values in all, are needed")
     if folder.is_dir() and any(folder.iterdir()):
         raise InputError(f"{folder}: the folder is not empty; vectors need one of their own")
-    out = Folder(folder)
     x = pattern(shape, seed)
     codec = registry.build(codec_id, options).fit([x])
+    with new_folder(folder) as partial:
+        return _fill(Folder(partial), codec, x, cells, seed)
+
+
+def _fill(out: Folder, codec: Codec, x: Array, cells: int, seed: int) -> dict[str, Any]:
     payload = codec.encode_payload(x, fused=False)
     if codec.encode_payload(x) != payload:
-        raise AssertionError(f"codec {codec_id!r}: the native kernel and its twin write different bytes")
+        raise AssertionError(f"codec {codec.id!r}: the native kernel and its twin write different bytes")
     out.words("input.hex", x, "the map, channel by channel, row by row; float32 bits")
     out.octets("payload.hex", payload, "the whole payload: head, stripe table, stripes (FORMAT.md, section 3)")
     out.words("output.hex", codec.decode_payload(payload, fused=False), "what a decoder gives; float32 bits")
@@ -139,10 +140,10 @@ def write_vectors(
         out.octets(f"state/{name}.hex", data, f"shared state {name!r}, which a decoder holds before the first payload")
     index: dict[str, Any] = {
         "tensorpress": __version__,
-        "codec": codec_id,
+        "codec": codec.id,
         "params": codec.params,
         "shared": codec.digest,
-        "shape": list(shape),
+        "shape": list(x.shape),
         "seed": seed,
         "regions": list(KINDS),
         "payload": _payload_parts(payload),

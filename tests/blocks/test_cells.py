@@ -6,7 +6,22 @@ import numpy as np
 import pytest
 
 from tensorpress import _native
-from tensorpress.blocks.cells import DCTM, MODES, RAW, ZERO, ZVC, boxes, cell_channels, decode_cell, encode_cell, fold, make_rules, unfold
+from tensorpress.blocks.cells import (
+    DCTM,
+    MODES,
+    RAW,
+    ZERO,
+    ZVC,
+    boxes,
+    cell_channels,
+    dct_levels,
+    decode_cell,
+    encode_cell,
+    fold,
+    make_rules,
+    native_cells,
+    unfold,
+)
 from tensorpress.core import registry
 from tensorpress.core.payload import Reader
 from tests.conftest import feature_map
@@ -89,3 +104,14 @@ def test_modes_are_counted_from_the_bytes():
     payload = codec.encode_payload(x)
     counts = _native.count_modes(np.frombuffer(payload, np.uint8), Reader(payload).index_nbytes)
     assert sum(counts) == 2 * 3 * 3 and counts[DCTM] > 0 and counts[ZVC] == 0
+
+
+def test_centroids_beyond_all_measure_stay_in_32_bits():
+    """Found by fuzzing: parameters of a stranger could lead the sum of a step and its shift out of 32 bits."""
+    symbols = np.array([[3] * 6, [5] * 6, [9] * 6, [200] * 6], np.int32)
+    large, beyond = (dct_levels(symbols, make_rules(0, step=100.0, dead_zone=0.5, centroid=(0, 0, 0), modes=MODES, length=4, dct_centroid=(c, c, c))) for c in (1e6, 1e300))
+    assert (large == beyond).all()
+    rules = make_rules(0, step=100.0, dead_zone=0.5, centroid=(0, 0, 0), modes=MODES, length=4)
+    rules.shift[0, 0] = 2**31 - 1
+    with pytest.raises(ValueError, match="32 bits"):
+        native_cells(rules)

@@ -7,6 +7,7 @@ import pytest
 
 from tensorpress.blocks import bits, dct
 from tensorpress.blocks.levels import Levels, clip_range, scale_and_zero
+from tensorpress.core import registry
 from tensorpress.core.errors import InputError, StreamError
 from tensorpress.core.payload import Writer
 
@@ -65,3 +66,14 @@ def test_bit_strings():
         bits.from_bytes(bytes([0xFF, 0xFF]), 12, "x")
     with pytest.raises(StreamError, match="bytes"):
         bits.from_bytes(data + b"\0", 12, "x")
+
+
+@pytest.mark.parametrize("codec", ["raw", "zvc", "dct_cm", "zstd"])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_the_largest_floats_of_both_signs_stay_finite(codec, dtype):
+    x = np.array([[[1, -1, 0.25]]]).astype(dtype) * np.finfo(dtype).max
+    made = registry.build(codec).fit([x])
+    for fused in (True, False):
+        y = made.decode_payload(made.encode_payload(x), fused=fused)
+        assert np.isfinite(y).all()
+        assert np.abs(y.astype(np.float64) - x).max() <= (0.503 if dtype == np.float16 else 1.001) * made.config.scale

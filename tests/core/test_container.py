@@ -94,3 +94,26 @@ def test_a_section_that_stands_twice_is_refused():
 
     with pytest.raises(StreamError, match="twice"):
         Container.from_bytes(Container(STREAM, {}, Twice()).to_bytes(), STREAM)
+
+
+def header_of(text: bytes) -> bytes:
+    """A container with this header, its check right."""
+    from tensorpress.core.binary import crc32c, varint
+
+    head = STREAM + b"\x01" + varint(len(text)) + text + b"\x00"
+    return head + crc32c(head).to_bytes(4, "little")
+
+
+def test_headers_have_one_form():
+    assert Container.from_bytes(header_of(b'{"a":1.5,"b":[{}]}'), STREAM).header == {"a": 1.5, "b": [{}]}
+    others = (b'{"a": 1}', b'{"b":1,"a":2}', b'{"a":1,"a":2}', b'{"a":1.50}', b'{"a":NaN}', b'{"a":1e999}', b'{"a":-Infinity}', b'{"a":"\\ud800"}', b'{"a":"\\u0041"}')
+    for text in (*others, b"[1]", b"\xff", b"", b'{"a":' + b"1" * 5000 + b"}"):
+        with pytest.raises(StreamError, match="header is no"):
+            Container.from_bytes(header_of(text), STREAM)
+
+
+@pytest.mark.parametrize("depth", [65, 5000, 200_000])
+def test_deep_headers_are_refused(depth):
+    assert Container.from_bytes(header_of(b'{"a":' + b"[" * 63 + b"]" * 63 + b"}"), STREAM)
+    with pytest.raises(StreamError, match=r"nested deeper|is not JSON"):
+        Container.from_bytes(header_of(b'{"a":' + b"[" * (depth - 1) + b"]" * (depth - 1) + b"}"), STREAM)

@@ -5,16 +5,18 @@ from __future__ import annotations
 import struct
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+import tensorpress
 from tensorpress import _native
 from tensorpress.core import registry
 from tensorpress.core.binary import crc32c
 from tensorpress.core.errors import InputError, StreamError
-from tensorpress.core.payload import Reader, Writer, chw, stripe_count
-from tensorpress.core.stream import FRAME_NBYTES, frame_nbytes, read_frame, write_frame
+from tensorpress.core.payload import DTYPES, Reader, Writer, chw, sealed, stripe_count
+from tensorpress.core.stream import FRAME_NBYTES, Stream, frame_nbytes, read_frame, write_frame
 
 
 def payload(shape=(3, 17, 5), size=4) -> bytes:
@@ -42,7 +44,7 @@ def test_swapped_stripes_are_refused():
     src = Reader(data)
     at = src.index_nbytes
     swapped = Reader(data[:at] + data[at + 4 : at + 8] + data[at : at + 4] + data[at + 8 :])
-    with pytest.raises(StreamError, match="stripe 0 is damaged"):
+    with pytest.raises(StreamError, match=r"stripe 0 \(payload bytes \d+ to \d+\): its check fails"):
         swapped.stripe()
 
 
@@ -137,3 +139,55 @@ def test_cards_are_complete():
         assert card.title and card.paper and card.claim and card.fidelity in ("published", "reconstruction", "ours", "baseline")
         assert not card.quality or card.quality_fine != card.quality_coarse
         assert card == registry.system(card.id).CARD
+
+
+@pytest.mark.parametrize("codec_id", ["raw", "zvc", "dct_cm", "context", "slots", "klt", "uniform_rans"])
+def test_streams_older_than_a_parameter_open(codec_id):
+    """What a version wrote that did not have a parameter yet: the reader takes its default, and the digest is that of the file."""
+    x = np.arange(6 * 9 * 4, dtype=np.float32).reshape(6, 9, 4) % 31
+    codec = registry.build(codec_id).fit([x])
+    stream = codec.encode(x)
+    fresh = registry.build(codec_id).params
+    for name, value in codec.params.items():
+        if fresh[name] == value:
+            older = replace(stream, params={k: v for k, v in stream.params.items() if k != name})
+            assert np.array_equal(tensorpress.decode(older.to_bytes()), codec.decode(stream))
+
+
+def test_a_stream_that_needs_a_reference_is_refused_alone():
+    x = np.arange(3 * 4 * 5, dtype=np.float32).reshape(3, 4, 5)
+    codec = registry.build("context").fit([x], [x])
+    stream = Stream(codec.id, codec.params, {"payload": codec.encode_payload(x, reference=x)}, codec.state)
+    with pytest.raises(StreamError, match="beside its reference"):
+        tensorpress.decode(stream.to_bytes())
+
+
+@pytest.mark.parametrize("fused", [True, False])
+@pytest.mark.parametrize("codec_id", ["raw", "zvc", "rle"])
+def test_any_level_but_zero_is_true(codec_id, fused):
+    levels = np.array([[[0, 1, 2, 255]]], np.uint8)
+    codec = registry.build(codec_id).fit([levels])
+    payload = bytearray(codec.encode_payload(levels))
+    payload[0] = DTYPES.index(np.dtype(bool))
+    out = codec.decode_payload(sealed(np.frombuffer(payload, np.uint8)), fused=fused)
+    assert out.dtype == bool and out.view(np.uint8).reshape(-1).tolist() == [0, 1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("codec_id", "params"),
+    [
+        ("zvc", {"step": True}), ("zvc", {"scale_rule": 3}), ("zvc", {"centroid": [1.0]}), ("zvc", {"centroid": [1e9, 0, 0]}), ("zvc", {"centroid": {}}),
+        ("dct_cm", {"keep": [1, 2]}), ("dct_cm", {"keep": [0.5]}), ("dct_cm", {"dct_centroid": [0, 0, 257]}), ("dct_cm", {"masks": 1}), ("dct_cm", {"lengths": 8}),
+        ("context", {"classes": 1.0}), ("slots", {"cell": None}), ("klt", {"bits": "8"}), ("raw", {"none": 1}),
+    ],
+)  # fmt: skip
+def test_parameters_of_other_types_are_refused(codec_id, params):
+    with pytest.raises(StreamError):
+        registry.build_from_stream(codec_id, params, {})
+
+
+def test_integers_will_do_for_numbers():
+    x = np.array([[[0, 2, 4]]], np.float32)
+    stream = registry.build("raw", {"scale": 2.0, "reciprocal": 0.5}).encode(x)
+    whole = replace(stream, params={**stream.params, "scale": 2, "reciprocal": 0.5})
+    assert np.array_equal(tensorpress.decode(whole.to_bytes()), x)

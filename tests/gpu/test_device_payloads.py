@@ -81,6 +81,14 @@ def test_other_types(device, make, dtype, only_the_device):
     assert torch.equal(codec.decode_on_device(codec.encode_on_device(x), out=out).cpu(), expected)
 
 
+def test_the_largest_halves_stay_finite(device, make, only_the_device):
+    array = np.resize(np.array([1, -1, 0.25, 0], np.float16) * np.finfo(np.float16).max, (33, 2, 4))
+    codec = make(array)
+    x = torch.from_numpy(array).to(device)
+    found = codec.decode_payload(codec.encode_payload(x), out=torch.empty_like(x)).cpu().numpy()
+    assert np.isfinite(found).all() and np.array_equal(found, codec.decode_payload(codec.encode_payload(array)))
+
+
 @pytest.mark.parametrize("dtype", [torch.int16, torch.int32, torch.int64, torch.uint16, torch.uint32, torch.uint64], ids=str)
 def test_wide_integers_of_zvc(device, dtype, only_the_device):
     rng = np.random.default_rng(4)

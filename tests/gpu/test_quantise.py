@@ -37,6 +37,14 @@ def test_levels_and_values(device, dtype, shape):
         assert found.dtype == dtype and torch.equal(found.cpu(), torch.from_numpy(np.asarray(values)).to(dtype))
 
 
+def test_float16_is_clamped_to_its_range(device):
+    from tensorpress.blocks.gpu.quantise import quantise, restore
+
+    x = torch.tensor([65504.0, -65504.0, 0.0], device=device, dtype=torch.float16)
+    levels = Levels(None, None, 0).fit([x.cpu().numpy()])
+    assert torch.isfinite(restore(quantise(x, levels), levels, torch.float16)).all()
+
+
 def test_halves_go_to_even_and_the_range_is_clamped(device):
     from tensorpress.blocks.gpu.quantise import quantise
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import os
+import hashlib
 
 import pytest
 
 from tensorpress.core import registry
+from tensorpress.core.container import PLAN, Container
 from tensorpress.core.errors import InputError, StreamError
 from tensorpress.core.site import Site
-from tensorpress.planning.plan import Entry, Plan, write_atomically
+from tensorpress.planning.plan import Entry, Plan
 from tensorpress.planning.quality import coarsest_within
 from tests.conftest import feature_map
 
@@ -53,22 +54,6 @@ def test_damage_is_refused(tmp_path):
         Plan.load(tmp_path / "none.tpp")
 
 
-def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
-    path = tmp_path / "p"
-    write_atomically(path, b"old")
-
-    def fail(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", fail)
-    with pytest.raises(InputError, match="No space left"):
-        write_atomically(path, b"new")
-    assert path.read_bytes() == b"old" and [p.name for p in tmp_path.iterdir()] == ["p"]
-    monkeypatch.undo()
-    with pytest.raises(InputError, match="No such file"):
-        write_atomically(tmp_path / "no" / "p", b"x")
-
-
 def test_coarsest_within_a_limit():
     found = coarsest_within(lambda q: q**2, 50.0, fine=1.0, coarse=64.0)
     assert found.met and 0.9 * 50**0.5 < found.quality <= 50**0.5 and len(found.tried) <= 9
@@ -93,3 +78,42 @@ def test_noise_never_breaks_the_limit():
     noise = iter([0.3, -0.2, 0.1, 0.25, -0.3, 0.05, 0.2, -0.1, 0.15, 0.0])
     found = coarsest_within(lambda q: q * (1 + next(noise)), 8.0, fine=1.0, coarse=64.0)
     assert found.met and found.value <= 8.0 and (found.quality, found.value) in found.tried
+
+
+def older(data: bytes, key: str) -> bytes:
+    """A plan as a version wrote it that did not have a parameter yet."""
+    box = Container.from_bytes(data, PLAN)
+    rows = [{**row, "params": {k: v for k, v in row["params"].items() if k != key}} for row in box.header["entries"]]
+    return Container(PLAN, {**box.header, "entries": rows}, box.sections).to_bytes()
+
+
+def test_a_plan_older_than_a_parameter_keeps_its_id():
+    made = plan("dct_cm")
+    data = older(made.to_bytes(), "masks")
+    assert len(data) < len(made.to_bytes())
+    found = Plan.from_bytes(data)
+    assert found.digest == hashlib.sha256(data).hexdigest() != made.digest
+    assert found.to_bytes() == data and found.entries[0].codec.params == made.entries[0].codec.params
+
+
+def changed(data: bytes, **of: object) -> bytes:
+    box = Container.from_bytes(data, PLAN)
+    header, sections = dict(box.header), dict(box.sections)
+    entry = {**header["entries"][0], **{k: v for k, v in of.items() if k in ("shape", "site", "extra", "reference")}}
+    header |= {"entries": [entry, *header["entries"][1:]]} | {k: v for k, v in of.items() if k in ("more", "model", "meta")}
+    return Container(PLAN, header, sections | of.get("sections", {})).to_bytes()
+
+
+@pytest.mark.parametrize(
+    "of",
+    [
+        {"more": 1}, {"model": 3}, {"meta": []}, {"extra": 1}, {"shape": [1.5]}, {"shape": [-1]}, {"shape": "12"}, {"site": {"path": "a"}},
+        {"site": {"path": [], "call": 0, "what": "relu", "view": "chw", "reads": 1}}, {"reference": None}, {"reference": True},
+        {"sections": {"9/tables": b""}}, {"sections": {"00/tables": b""}}, {"sections": {"tables": b""}},
+    ],
+)  # fmt: skip
+def test_plans_of_another_form_are_refused(of):
+    data = plan().to_bytes()
+    assert changed(data) == data
+    with pytest.raises(StreamError, match=r"plan|site"):
+        Plan.from_bytes(changed(data, **of))

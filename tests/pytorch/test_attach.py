@@ -19,8 +19,9 @@ from tensorpress.core.payload import STRIPE_ROWS, Reader, Writer, chw, stripe_co
 from tensorpress.core.site import Site
 from tensorpress.core.stage import Stage
 from tensorpress.core.stream import write_frame
+from tensorpress.planning.bundle import read_bundle, write_bundle
 from tensorpress.planning.plan import Entry, Plan
-from tensorpress.pytorch.attach import attach, fingerprint, frame_nbytes, read_bundle, write_bundle
+from tensorpress.pytorch.attach import attach, fingerprint, frame_nbytes
 from tensorpress.pytorch.plan import FeaturePlan
 from tensorpress.pytorch.sites import find_sites
 from tensorpress.pytorch.taps import tapped
@@ -39,6 +40,9 @@ class Rounded(Stage[Any, None]):
 
     def __init__(self, step: float) -> None:
         self.step = step
+
+    def max_stripe_nbytes(self, dtype: Any, view: tuple[int, int, int], rows: int) -> int:
+        return (2 if self.step else 4) * view[0] * rows * view[2]
 
     def encode(self, x: Any, out: Writer) -> None:
         if not np.isfinite(x).all():

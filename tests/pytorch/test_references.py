@@ -11,7 +11,7 @@ from torch import nn
 from tensorpress import features
 from tensorpress.core.container import PLAN, Container
 from tensorpress.core.errors import InputError, StreamError
-from tensorpress.pytorch.attach import read_bundle, write_bundle
+from tensorpress.planning.bundle import read_bundle, write_bundle
 from tensorpress.pytorch.calibration import Calibration, channel_exponents
 from tensorpress.pytorch.statistics import Observed
 
@@ -106,9 +106,11 @@ def test_a_network_that_skips_the_reference_is_told(net, pictures, plan):
 
 def test_plans_with_impossible_references_are_refused(plan):
     box = Container.from_bytes(plan.to_bytes(), PLAN)
-    for number, value, message in ((1, 1, "not one before it"), (1, -1, "not one before it"), (0, 0, "not one before"), (1, None, "needs a reference")):
+    for number, value, message in ((1, 1, "not one before it"), (1, -1, "not one before it"), (0, 0, "not one before"), (1, None, "no int"), (1, "none", "needs a reference")):
         entries = [dict(row) for row in box.header["entries"]]
         entries[number]["reference"] = value
+        if value == "none":
+            del entries[number]["reference"]
         data = Container(PLAN, {**box.header, "entries": entries}, box.sections).to_bytes()
         with pytest.raises(StreamError, match=message):
             features.Plan.from_bytes(data)

@@ -64,7 +64,7 @@ def test_a_plan_and_a_bundle_with_hostile_names(tmp_path, monkeypatch, capsys):
     name = HOSTILE.replace("\ud83d", "")
     (tmp_path / "b").write_bytes(Container(BUNDLE, {name: name, "parts": 5, "kind": "[/]", "nbytes": name}, {name: b"12"}).to_bytes())
     codec = registry.build("zvc").fit([np.ones((1, 4, 4), np.float32)])
-    plan = Plan("features", name, (Entry(Site(name, "output"), codec, (1, 4, 4)),), {name: name, "target_met": False, "tried": [], "target": name})
+    plan = Plan("features", name, (Entry(Site(name, what="output"), codec, (1, 4, 4)),), {name: name, "target_met": False, "tried": [], "target": name})
     plan.save(tmp_path / "p")
     for file in ("b", "p"):
         code, out, err = call(monkeypatch, capsys, "inspect", tmp_path / file)

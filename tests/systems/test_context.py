@@ -125,7 +125,7 @@ def test_every_cell_decodes_alone(shape):
     damaged[-1] ^= 1
     if shape[1] > 8:
         assert codec.stage.decode_cell(damaged, 0, before)[1].size  # another stripe's damage does not matter
-    with pytest.raises(StreamError, match="damaged"):
+    with pytest.raises(StreamError, match=r"stripe \d+ .*: its check fails"):
         codec.stage.decode_cell(damaged, cell - 1, before)
     with pytest.raises(InputError, match="whole stripes"):
         fitted(x, {}).stage.decode_cell(payload, 0)
@@ -193,3 +193,17 @@ def test_options_that_make_no_sense_are_refused():
     with pytest.raises(InputError, match="back-end"):
         registry.build("context", {**codec.params, "backend": "fast"}, codec.state)
     assert replace(codec.config).exponents == ()
+
+
+@pytest.mark.parametrize("backend", ["max", "fast"])
+def test_int8_keeps_its_sign_where_no_sample_had_one(backend):
+    sample = np.arange(24, dtype=np.int8).reshape(2, 3, 4)
+    codec = fitted(sample, {"backend": backend})
+    for x in (sample, sample - np.int8(100)):
+        assert np.array_equal(codec.decode(codec.encode(x)), x)
+
+
+def test_steps_beyond_float32_are_named():
+    x = np.array([[[1, -1, 0.25, 1]]], np.float32) * np.finfo(np.float32).max
+    with pytest.raises(InputError, match=r"step of .* is beyond"):
+        fitted(x, {"step": 6.0})

@@ -282,3 +282,11 @@ def test_zfp_keeps_its_tolerance():
     x = feature_map((12, 10, 9), signed=True)
     codec = registry.build("zfp", {"step": 4.0}).fit([x])
     assert np.abs(codec.decode_payload(codec.encode_payload(x)) - x).max() <= 2.0 * codec.config.scale
+
+
+def test_zfp_opens_what_it_wrote_of_the_largest_floats():
+    pytest.importorskip("zfpy")
+    x = np.array([[[1, -1, 0.25, 1]]], np.float32) * np.finfo(np.float32).max
+    codec = registry.build("zfp").fit([x])
+    y = codec.decode(codec.encode(x))
+    assert np.isfinite(y).all() and np.abs(y.astype(np.float64) - x).max() <= codec.config.scale / 2

@@ -24,8 +24,8 @@ from tensorpress import _native
 from tensorpress.blocks import bits, dct
 from tensorpress.blocks.levels import TOP, LevelMap, Levels
 from tensorpress.core.codec import DeviceKernel
-from tensorpress.core.errors import StreamError
-from tensorpress.core.payload import STRIPE_ROWS, Reader, Writer, chw, stripe_count
+from tensorpress.core.errors import InputError, StreamError, StripeError
+from tensorpress.core.payload import STRIPE_ROWS, Reader, View, Writer, chw, stripe_count
 from tensorpress.core.stage import Stage
 
 CELL_COLUMNS, CELL_CHANNELS, PLANE = 8, 32, 64
@@ -35,6 +35,7 @@ ZERO_MAP, PLANE_CODES = 4, 8  # flag bits of the header's first byte
 HEADER_NBYTES = 3
 DENSE = 10  # plane codes: 0 empty, 1 + w bitmap with w-bit values (w 0 to 8), DENSE + w - 3 all symbols of w bits (w 3 to 8)
 DCT_SHIFT, DEQUANT_SHIFT, MAX_COEFFICIENT = 20, 14, 1 << 19
+MAX_SHIFT = 1 << 30  # more leads beyond the largest coefficient as well, and out of 32 bits
 
 U8 = NDArray[np.uint8]
 I32 = NDArray[np.int32]
@@ -72,6 +73,12 @@ class CellRules:
     zero_map: bool  # a DCT cell may carry the map of its exact zeros
     plane_codes: bool  # widths may be chosen by plane
     width: int  # fixed width of non-zeros, 0: chosen by cell
+
+
+def check_centroid(codec: str, name: str, centroid: Sequence[float] | None) -> None:
+    """InputError where what is added to magnitudes 1, 2 and >= 3 is not three numbers that levels and their sums can be off by."""
+    if centroid and not (len(centroid) == 3 and all(abs(c) <= 256 for c in centroid)):
+        raise InputError(f"{codec}: {name} is three numbers from -256 to 256, not {list(centroid)}")
 
 
 def make_rules(
@@ -112,7 +119,7 @@ def make_rules(
         forward=np.array([round((1 << DCT_SHIFT) / (n * dct_step)) for n in (dct.norms(length) if length else ())], np.uint32),
         offset=round((1 << DCT_SHIFT) * dead_zone),
         backward=np.array([round(dct_step * s) for s in scale], np.int32),
-        shift=np.array([[round(c * s) for s in scale] for c in dct_centroid], np.int32).reshape(3, length),
+        shift=np.array([[max(-MAX_SHIFT, min(round(c * s), MAX_SHIFT)) for s in scale] for c in dct_centroid], np.int32).reshape(3, length),
         lagrangian=float(lagrangian),
         modes=sum(1 << MODES.index(m) for m in modes) | 1 << RAW,  # RAW is the bound of every cell
         zero_map=zero_map,
@@ -389,6 +396,10 @@ class Cells(Stage[LevelMap, None]):
 
         return CellsOnDevice(levels, self.rules_for)
 
+    def max_stripe_nbytes(self, dtype: np.dtype[Any], view: View, rows: int) -> int:
+        cells = -(-view[0] // cell_channels(view[1], view[2])) * -(-view[2] // CELL_COLUMNS)
+        return HEADER_NBYTES * cells + view[0] * rows * view[2]  # no cell takes more than its raw levels
+
     def encode(self, x: LevelMap, out: Writer) -> None:
         shape, rules = chw(out.shape), self.rules_for[x.zero]
         for stripe in range(stripe_count(out.shape)):
@@ -410,5 +421,5 @@ class Cells(Stage[LevelMap, None]):
                 view[...] = cell.reshape(view.shape)
                 data = data[used:]
             if len(data):
-                raise StreamError(f"stripe {stripe} has {len(data)} bytes after its last cell")
+                raise StripeError(stripe, f"{len(data)} bytes after its last cell")
         return LevelMap(levels, zero)

@@ -19,8 +19,8 @@ from tensorpress import _native
 from tensorpress.blocks import bits, dct
 from tensorpress.blocks.cells import make_rules
 from tensorpress.blocks.levels import TOP, LevelMap
-from tensorpress.core.errors import StreamError
-from tensorpress.core.payload import STRIPE_ROWS, Reader, Writer, chw, stripe_count
+from tensorpress.core.errors import StreamError, StripeError
+from tensorpress.core.payload import STRIPE_ROWS, Reader, View, Writer, chw, stripe_count
 from tensorpress.core.stage import Stage
 
 PLANE, UNTRANSFORMED = 64, 8  # values of a plane; planes of a group without a DCT
@@ -234,6 +234,19 @@ def places(channels: int, pixels: int, length: int) -> Iterator[Place]:
             yield Place(whole * size, channels % size, 1, slice(p, min(p + PLANE, pixels)), False)
 
 
+def max_places_nbytes(channels: int, pixels: int, length: int) -> int:
+    """The most bytes that the places of a stripe take: a plane is never longer than its values as they are, or two bytes."""
+    size = length or UNTRANSFORMED
+    (whole, rest), (full, tail) = divmod(channels, size), divmod(pixels, PLANE)
+    plain = full * PLANE + (max(tail, 2) if tail else 0)  # of a channel
+    codes = -(-pixels // PLANE) * (-(-rest // 2))
+    if full:
+        return channels * plain + -(-pixels // PLANE) * whole * -(-size // 2) + codes
+    abreast = PLANE // pixels
+    groups = [abreast] * (whole // abreast) + [whole % abreast] * (whole % abreast > 0)
+    return sum(size * max(n * pixels, 2) + -(-size // 2) for n in groups) + rest * plain + codes
+
+
 def seen(stripe: U8, place: Place) -> U8:
     """The (channels, pixels) stripe's values of a place, (groups, planes, pixels)."""
     part = stripe[place.channel : place.channel + place.groups * place.planes, place.pixels]
@@ -252,6 +265,9 @@ class ChannelDct(Stage[LevelMap, None]):
             return np.ones(place.planes, bool)
         kept: NDArray[np.bool_] = rules.keep[(place.channel + np.arange(place.planes)) % rules.keep.size] != 0
         return kept
+
+    def max_stripe_nbytes(self, dtype: np.dtype[Any], view: View, rows: int) -> int:
+        return max_places_nbytes(view[0], rows * view[2], self.rules_for[self.zero_of(dtype)].length)
 
     def encode(self, x: LevelMap, out: Writer) -> None:
         rules = self.rules_for[x.zero]
@@ -283,6 +299,6 @@ class ChannelDct(Stage[LevelMap, None]):
                 found = synthesise(symbols, rules) if place.transformed else rules.level_of[symbols]
                 view[...] = found.reshape(place.planes, view.shape[0], -1).transpose(1, 0, 2)
             if len(data):
-                raise StreamError(f"stripe {s} has {len(data)} bytes after its last plane")
+                raise StripeError(s, f"{len(data)} bytes after its last plane")
             part[...] = stripe.reshape(part.shape)
         return LevelMap(levels, zero)

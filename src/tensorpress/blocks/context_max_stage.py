@@ -9,14 +9,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tensorpress.blocks.context_max_model import MaxModel, whole_stripes
-from tensorpress.blocks.context_stage import capped, plane
+from tensorpress.blocks.context_max_twin import STATES
+from tensorpress.blocks.context_stage import FEW_STRIPES, capped, plane
 from tensorpress.blocks.uniform import check_decodable, restore
-from tensorpress.core.errors import InputError, StreamError
-from tensorpress.core.payload import STRIPE_ROWS, Reader, Writer, chw, stripe_count
+from tensorpress.core.errors import InputError, StreamError, StripeError
+from tensorpress.core.payload import STRIPE_ROWS, Reader, View, Writer, chw, stripe_count
 from tensorpress.core.stage import Stage
 from tensorpress.core.threads import threads
 
 Array = NDArray[Any]
+# The least chance is 8 of 2^15: 12 bits and what rounding adds to a state, 8 / 2^16 of it; words take away 16 bits less log2(1 + 1/2), as in `Tables.worst_bits`.
+WORST_BITS = (12 + math.log2(1 + 8 / 65536)) * 16 / (16 - math.log2(1.5))
 DIRECT = tuple(np.dtype(d) for d in ("f4", "u1", "i1"))  # types that the kernel writes
 
 
@@ -25,6 +28,11 @@ class MaxStage(Stage[Array, None]):
 
     def __init__(self, codec: str, model: MaxModel, lagrangian: float, rounding: float, cap: float) -> None:
         self.codec, self.model, self.lagrangian, self.rounding, self.cap = codec, model, lagrangian, rounding, cap
+
+    def max_stripe_nbytes(self, dtype: np.dtype[Any], view: View, rows: int) -> int:
+        values, parts = view[0] * rows * view[2], self.model.parts
+        words = int(values * WORST_BITS / 16 * (1 + 1e-12))
+        return parts * (4 + 4 * min(STATES, rows) + 1) + 2 * words + -(-values * int(self.model.bits.max()) // 8)
 
     def encode(self, x: Array, out: Writer) -> None:
         self._encoded(x, out, None)
@@ -70,11 +78,14 @@ class MaxStage(Stage[Array, None]):
         shape = chw(src.shape)
         self._check_channels(shape[0], math.prod(shape), StreamError)
         out = np.zeros(shape, src.dtype if src.dtype in DIRECT else np.float32)
-        stripes = [np.frombuffer(src.stripe(), np.uint8) for _ in range(stripe_count(src.shape))]
-        if stripes:
-            bad = self.model.native.decode(stripes, plane(src.reference, self.codec), whole_stripes(len(stripes)), out, threads(out.size))
+        count, before = stripe_count(src.shape), plane(src.reference, self.codec)
+        for first in range(0, count, FEW_STRIPES):
+            stripes = [np.frombuffer(src.stripe(), np.uint8) for _ in range(first, min(first + FEW_STRIPES, count))]
+            part = out[:, first * STRIPE_ROWS : (first + FEW_STRIPES) * STRIPE_ROWS]
+            beside = None if before is None else np.ascontiguousarray(before[:, first * STRIPE_ROWS : (first + FEW_STRIPES) * STRIPE_ROWS])
+            bad = self.model.native.decode(stripes, beside, min(max(whole_stripes(count) - first, 0), len(stripes)), part, threads(part.size))
             if bad >= 0:
-                raise StreamError(f"stripe {bad} is damaged: its {len(stripes[bad])} bytes are not {self.codec} data of this shape")
+                raise StripeError(first + bad, f"its {len(stripes[bad])} bytes are not {self.codec} data of this shape")
         return (out if src.dtype in DIRECT else restore(out, src.dtype)).reshape(src.shape)
 
     def _check_channels(self, channels: int, size: int, error: type[Exception]) -> None:

@@ -26,7 +26,7 @@ BINS = 1024
 FAST_BINS = 128  # edges of the fast coder lie below: its table fits into two registers
 TABLE_BITS = 11
 FAST_LIMIT = 32767  # of a fast prediction, whatever the values: it is added up in 16 bits
-MAX_MODEL_NBYTES = 1 << 26  # of an unpacked model
+MAX_MODEL_NBYTES = 1 << 24  # of an unpacked model, which zlib may have packed into a thousandth
 STEPS_PER_OCTAVE = 8
 FRACTIONS = tuple(math.isqrt(math.isqrt(math.isqrt(1 << 240 + e))) / (1 << 30) for e in range(8))  # 2^(e / 8) to 30 bits: integers only
 
@@ -291,5 +291,5 @@ def inflated(data: bytes) -> bytes:
     unpacker = zlib.decompressobj()
     out = unpacker.decompress(data, MAX_MODEL_NBYTES)
     if not unpacker.eof or unpacker.unused_data:
-        raise InputError("context model is cut, is followed by other bytes, or is over 64 MiB")
+        raise InputError(f"context model is cut, is followed by other bytes, or is over {MAX_MODEL_NBYTES >> 20} MiB")
     return out

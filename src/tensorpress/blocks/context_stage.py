@@ -9,16 +9,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tensorpress.blocks.cells import Box, boxes
+from tensorpress.blocks.cells import CELL_COLUMNS, Box, boxes, cell_channels
 from tensorpress.blocks.context_model import ContextModel
 from tensorpress.blocks.uniform import as_float32, check_decodable, restore
 from tensorpress.core.binary import Buffer
-from tensorpress.core.errors import InputError, StreamError
-from tensorpress.core.payload import STRIPE_ROWS, Reader, Writer, chw, stripe_count
+from tensorpress.core.container import MAX_NBYTES
+from tensorpress.core.errors import InputError, StreamError, StripeError
+from tensorpress.core.payload import STRIPE_ROWS, Reader, View, Writer, chw, stripe_count
 from tensorpress.core.stage import Stage
 from tensorpress.core.threads import threads
 
 Array = NDArray[Any]
+FEW_STRIPES = 1 << 12  # that are decoded at a time: each is an object meanwhile
 CAP_ROUNDS = 12  # doublings of the price of a bit before a stripe is written as zeros
 
 
@@ -42,6 +44,10 @@ class ContextStage(Stage[Array, None]):
 
     def __init__(self, codec: str, model: ContextModel, lagrangian: float, rounding: float, cap: float) -> None:
         self.codec, self.model, self.lagrangian, self.rounding, self.cap = codec, model, lagrangian, rounding, cap
+
+    def max_stripe_nbytes(self, dtype: np.dtype[Any], view: View, rows: int) -> int:
+        cells = -(-view[0] // cell_channels(view[1], view[2])) * -(-view[2] // CELL_COLUMNS)
+        return 2 * cells + view[0] * rows * view[2]  # a cell whose words take more stands as one byte a value
 
     def encode(self, x: Array, out: Writer) -> None:
         self._encoded(x, out, None)
@@ -87,35 +93,42 @@ class ContextStage(Stage[Array, None]):
         shape = chw(src.shape)
         self._check_channels(shape[0], math.prod(shape), StreamError)
         out = np.zeros(shape, np.float32)
-        stripes = [np.frombuffer(src.stripe(), np.uint8) for _ in range(stripe_count(src.shape))]
-        if stripes:
-            bad = self.model.native.decode(stripes, plane(src.reference, self.codec), out, threads(out.size))
+        count, before = stripe_count(src.shape), plane(src.reference, self.codec)
+        for first in range(0, count, FEW_STRIPES):
+            stripes = [np.frombuffer(src.stripe(), np.uint8) for _ in range(first, min(first + FEW_STRIPES, count))]
+            rows = np.s_[:, first * STRIPE_ROWS : (first + FEW_STRIPES) * STRIPE_ROWS]
+            part = np.ascontiguousarray(out[rows])  # itself, where there are few
+            beside = None if before is None else np.ascontiguousarray(before[rows])
+            bad = self.model.native.decode(stripes, beside, part, threads(part.size), map_rows=shape[1])
             if bad >= 0:
-                raise StreamError(f"stripe {bad} is damaged: its {len(stripes[bad])} bytes are not {self.codec} data of this shape")
+                raise StripeError(first + bad, f"its {len(stripes[bad])} bytes are not {self.codec} data of this shape")
+            if not np.may_share_memory(part, out):
+                out[rows] = part
         return restore(out, src.dtype).reshape(src.shape)
 
-    def decode_cell(self, payload: Buffer, cell: int, reference: Array | None = None) -> tuple[Box, Array]:
+    def decode_cell(self, payload: Buffer, cell: int, reference: Array | None = None, *, max_nbytes: int = MAX_NBYTES) -> tuple[Box, Array]:
         """(where it lies in the (C, H, W) view, values) of one cell of the fast back-end; only its stripe is read.
 
-        Cells are numbered by stripe, in it by channel block, in it by column block. InputError for one that does not exist.
+        Cells are numbered by stripe, in it by channel block, in it by column block. InputError for one that does not exist, StreamError as
+        from `decode_payload`, `max_nbytes` (1 GiB by default) included: that of the whole tensor.
         """
-        src = Reader(payload, max_nbytes=1 << 62)
+        src = Reader(payload, max_nbytes=max_nbytes)
         check_decodable(src.dtype)
         shape = chw(src.shape)
         self._check_channels(shape[0], math.prod(shape), StreamError)
-        places = [box for stripe in range(stripe_count(src.shape)) for box in boxes(shape, stripe)]
-        if not 0 <= cell < len(places):
-            raise InputError(f"cell {cell} does not exist: the payload has {len(places)}, numbered from 0")
-        box = places[cell]
-        stripe = box.rows.start // STRIPE_ROWS
+        stripes = stripe_count(src.shape)
+        places = list(boxes(shape, 0)) if stripes else []  # every stripe has as many
+        if not 0 <= cell < stripes * len(places):
+            raise InputError(f"cell {cell} does not exist: the payload has {stripes * len(places)}, numbered from 0")
+        stripe, number = divmod(cell, len(places))
+        box = places[number]._replace(rows=slice(stripe * STRIPE_ROWS, min((stripe + 1) * STRIPE_ROWS, shape[1])))
         src.skip(stripe)
         data = np.frombuffer(src.stripe(), np.uint8)
         out = np.zeros((shape[0], box.rows.stop - box.rows.start, shape[2]), np.float32)
         before = plane(reference, self.codec)
         beside = None if before is None else np.ascontiguousarray(before[:, box.rows])
-        first = next(i for i, b in enumerate(places) if b.rows == box.rows)
-        if self.model.native.decode([data], beside, out, 1, cell - first, shape[1]) >= 0:
-            raise StreamError(f"stripe {stripe} is damaged: its {len(data)} bytes are not {self.codec} data of this shape")
+        if self.model.native.decode([data], beside, out, 1, number, shape[1]) >= 0:
+            raise StripeError(stripe, f"its {len(data)} bytes are not {self.codec} data of this shape", src.place(stripe))
         return box, restore(out[box.channels, :, box.columns], src.dtype)
 
     def _check_channels(self, channels: int, size: int, error: type[Exception] | None = None) -> None:

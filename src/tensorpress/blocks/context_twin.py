@@ -131,6 +131,8 @@ def decode_fast(model: ContextModel, data: bytes, before: Array | None, out: Arr
         if (length > len(data) - at and data) or (size & 0x8000 and length != values):
             raise StreamError(f"cell {number} has a wrong size")
         body = data[at : at + length]
+        if size & 0x8000 and max(body) > model.low + model.high:
+            raise StreamError(f"cell {number} holds a value above {model.high}")
         at += length
         state = int.from_bytes(body[2:4], "little") << 16 | int.from_bytes(body[:2], "little")
         position = 4

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tensorpress.coding import huffman, rans
-from tensorpress.core.errors import StreamError
-from tensorpress.core.payload import STRIPE_ROWS, Reader, Writer, chw, stripe_count
+from tensorpress.core.errors import StreamError, StripeError
+from tensorpress.core.payload import STRIPE_ROWS, Reader, View, Writer, chw, stripe_count
 from tensorpress.core.stage import Stage
 
 CODERS: dict[str, Any] = {"rans": rans, "huffman": huffman}  # modules with an Encoder and a Decoder
@@ -40,6 +40,11 @@ class EntropyStage(Stage[NDArray[Any], None]):
         self.groups, self.coder, self.channels = tuple(groups), CODERS[coder], channels
         self.dtype = np.uint8 if all(group.tables.symbols <= 256 for group in groups) else np.uint16
 
+    def max_stripe_nbytes(self, dtype: np.dtype[Any], view: View, rows: int) -> int:
+        values = rows * view[2]
+        found: int = self.coder.max_nbytes([((view[0] if g.channels is None else len(g.channels)) * values, g.tables) for g in self.groups])
+        return found
+
     def encode(self, x: NDArray[Any], out: Writer) -> None:
         for number in range(stripe_count(out.shape)):
             coder = self.coder.Encoder()
@@ -64,5 +69,5 @@ class EntropyStage(Stage[NDArray[Any], None]):
                     stripe[group.where] = coder.take(None, group.tables, math.prod(shape), self.dtype).reshape(shape)
                 coder.done()
             except StreamError as error:
-                raise StreamError(f"stripe {number}: {error}") from None
+                raise StripeError(number, str(error)) from None
         return symbols

@@ -24,6 +24,7 @@ Array = NDArray[Any]
 PEAK = 2047  # of a basis value: 12 bits, signed
 FIXED = 32767  # of a fixed-point sample: 16 bits, signed
 MAX_CHANNELS = 1 << 16  # 2^11 * 2^15 * 2^16 < 2^53
+FEW_VALUES = 1 << 20  # that are decoded at a time: they are doubles on the way
 FIT_VALUES = 1 << 22  # about how many values of the samples the fit sees
 
 
@@ -46,6 +47,8 @@ def unpack12(data: bytes, count: int) -> NDArray[np.int16]:
         raise InputError(f"basis of {len(data)} bytes: {count} values take {(count + 1) // 2 * 3}")
     b = np.frombuffer(data, np.uint8).reshape(-1, 3).astype(np.int16)
     flat = np.stack([b[:, 0] | (b[:, 1] & 15) << 8, b[:, 1] >> 4 | b[:, 2] << 4], axis=1).reshape(-1)[:count]
+    if b.size and count % 2 and (b[-1, 1] >> 4 or b[-1, 2]):
+        raise InputError(f"the last 12 bits of a basis of {count} values fill it up and must be zero")
     return (flat ^ 0x800) - np.int16(0x800)
 
 
@@ -60,21 +63,21 @@ class Basis:
 
     def __post_init__(self) -> None:
         for what, value in (("fixed-point unit", self.fixed), ("step", self.step)):
-            if not (isinstance(value, float) and SMALLEST <= value <= LARGEST):
+            if not (isinstance(value, int | float) and SMALLEST <= value <= LARGEST):
                 raise InputError(f"{what} {value!r} lies outside {SMALLEST:g} to {LARGEST:g}")
         if len(self.means) != sum(map(len, self.blocks)) or not np.isfinite(self.means).all():
             raise InputError(f"{len(self.means)} means for {sum(map(len, self.blocks))} channels, or one that is not finite")
-        if any(abs(block.astype(np.int32)).max() > PEAK or not block.any() for block in self.blocks):
+        if any(block.min() < -PEAK or block.max() > PEAK or not block.any() for block in self.blocks):
             raise InputError(f"a block of the basis is zero or passes {PEAK}")
 
     @property
     def gains(self) -> list[float]:
         """By how much a block's integers exceed an orthonormal basis: the root mean square of its rows' lengths."""
-        return [math.sqrt(int(np.square(block.astype(np.int64)).sum()) / len(block)) for block in self.blocks]
+        return [math.sqrt(sum(int(np.square(row, dtype=np.int64).sum()) for row in block) / len(block)) for block in self.blocks]
 
     def forward(self, x: NDArray[np.float32]) -> NDArray[np.float64]:
         """(C, positions) -> whole numbers of steps, unclamped."""
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore", under="ignore"):
             u = quantise(x - self.means[:, None], np.float32(1) / np.float32(self.fixed), -FIXED, FIXED)
         out = np.empty(x.shape)
         at = 0
@@ -120,10 +123,12 @@ class Klt(Stage[Array, Array]):
     def decode(self, y: Array, src: Reader) -> Array:
         check_decodable(src.dtype)
         out = np.empty(y.shape, src.dtype)
+        columns = max(FEW_VALUES // (STRIPE_ROWS * max(len(y), 1)), 1)
         for top in range(0, y.shape[1] if y.size else 0, STRIPE_ROWS):
-            rows = np.s_[:, top : top + STRIPE_ROWS]
-            q = y[rows].reshape(len(y), -1) + self.low
-            out[rows] = restore(self.basis.inverse(q), src.dtype).reshape(out[rows].shape)
+            for left in range(0, y.shape[2], columns):  # products are exact, however many stand side by side
+                some = np.s_[:, top : top + STRIPE_ROWS, left : left + columns]
+                q = y[some].reshape(len(y), -1) + self.low
+                out[some] = restore(self.basis.inverse(q), src.dtype).reshape(out[some].shape)
         return out.reshape(src.shape)
 
 
@@ -146,7 +151,7 @@ def fit_basis(x: NDArray[np.float32], block: int, bits: float) -> tuple[Basis, N
 
     The step is the range of the widest component over 2^bits - 2, the paper's rule, and serves all components.
     """
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", under="ignore"):
         means = x.mean(axis=1, dtype=np.float64).astype(np.float32)
         peak = float(np.abs(x - means[:, None]).max())
     fixed = float(np.float32(min(max(2 * peak / FIXED, SMALLEST), LARGEST)))  # twice the samples' peak: others may pass it

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,8 @@ from tensorpress import _native
 from tensorpress.blocks.map_kernel import DIRECT, NOT_FINITE, OUTPUT_SMALL
 from tensorpress.blocks.uniform import QUANTISABLE, Uniform, as_float32, quantise, restore
 from tensorpress.coding.lanes import LaneTables, decode, encode
-from tensorpress.core.errors import InputError, StreamError
-from tensorpress.core.payload import STRIPE_ROWS, Reader, Writer, chw, head_bytes, stripe_count
+from tensorpress.core.errors import InputError, StreamError, StripeError
+from tensorpress.core.payload import STRIPE_ROWS, Reader, View, Writer, chw, head_bytes, stripe_count
 from tensorpress.core.stage import Stage
 from tensorpress.core.threads import threads
 
@@ -26,6 +27,9 @@ class LanedStage(Stage[NDArray[np.uint8], None]):
     def __init__(self, tables: LaneTables) -> None:
         self.tables = tables
 
+    def max_stripe_nbytes(self, dtype: np.dtype[Any], view: View, rows: int) -> int:
+        return view[0] * rows * view[2]  # a longer string is not taken
+
     def encode(self, x: NDArray[np.uint8], out: Writer) -> None:
         for number in range(stripe_count(out.shape)):
             out.stripe(encode(x[:, number * STRIPE_ROWS : (number + 1) * STRIPE_ROWS].reshape(-1), self.tables))
@@ -37,7 +41,7 @@ class LanedStage(Stage[NDArray[np.uint8], None]):
             try:
                 stripe[...] = decode(src.stripe(), math.prod(stripe.shape), self.tables).reshape(stripe.shape)
             except StreamError as error:
-                raise StreamError(f"stripe {number}: {error}") from None
+                raise StripeError(number, str(error)) from None
         return symbols
 
 
@@ -45,9 +49,13 @@ class LanedKernel:
     """Byte-equal twin of `Uniform >> LanedStage`: float32 and 8-bit integers as they are, other floats by way of float32."""
 
     def __init__(self, levels: Uniform, tables: LaneTables) -> None:
-        self.levels, self.step, self.reciprocal = levels, float(levels.step), float(levels.reciprocal)
+        self.levels, self.tables, self.step, self.reciprocal = levels, tables, float(levels.step), float(levels.reciprocal)
+
+    @cached_property
+    def native(self) -> dict[str, _native.LanedRans]:
+        """By kind of type; made when they are first used, for they are much larger than the tables."""
+        levels, tables, found = self.levels, self.tables, {}
         frequencies, bottom, top = np.array(tables.frequencies, np.uint32), -levels.zero_point, levels.levels - 1 - levels.zero_point
-        self.native = {}
         identity = np.minimum(np.arange(256), levels.levels - 1).astype(np.uint8)
         for kind, dtype in (("f", None), ("u", np.uint8), ("i", np.int8)):
             symbol_of, level_of = identity, np.arange(256, dtype=np.uint8)
@@ -55,7 +63,8 @@ class LanedKernel:
                 values = np.arange(256) + np.iinfo(dtype).min
                 symbol_of = (quantise(values.astype(np.float32), levels.reciprocal, bottom, top) + np.int16(levels.zero_point)).astype(np.uint8)
                 level_of = np.resize((levels.values(np.dtype(dtype)).astype(np.int16) - np.iinfo(dtype).min).astype(np.uint8), 256)
-            self.native[kind] = _native.LanedRans(frequencies, tables.escape, tables.bits, levels.zero_point, symbol_of, level_of)
+            found[kind] = _native.LanedRans(frequencies, tables.escape, tables.bits, levels.zero_point, symbol_of, level_of)
+        return found
 
     def accepts(self, dtype: np.dtype[Any], shape: tuple[int, ...]) -> bool:
         return dtype in QUANTISABLE
@@ -85,6 +94,6 @@ class LanedKernel:
             view = np.empty(view.shape, np.float32 if out.dtype.kind == "f" else out.dtype)
         _, fault, stripe, *_ = self.native[out.dtype.kind].decode(src.payload, src.head_nbytes, view, self.step, threads(view.size))
         if fault:
-            raise StreamError(f"stripe {stripe} is damaged: its check fails, or its bytes are no rANS string of its symbols")
+            raise StripeError(stripe, "its check fails, or its bytes are no rANS string of its symbols")
         if not direct:
             out[...] = restore(view.reshape(out.shape), out.dtype)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tensorpress.blocks.uniform import quantise
+from tensorpress.blocks.uniform import quantise, restore
 from tensorpress.core.errors import InputError, StreamError
 from tensorpress.core.payload import Reader, Writer, chw
 from tensorpress.core.stage import Stage
@@ -29,18 +29,25 @@ def check_finite(x: Array) -> None:
 
 
 def scale_and_zero(low: float, high: float) -> tuple[float, float, int]:
-    """(scale, reciprocal, zero point) of the 8-bit levels that cover [low, high]; 0.0 falls exactly on the zero point."""
+    """(scale, reciprocal, zero point) of the 8-bit levels that cover [low, high], but for a step where it is nearly all of float32.
+
+    0.0 falls exactly on the zero point.
+    """
     low, high = min(low, 0.0), max(high, 0.0)
     scale = np.float32((high - low) / TOP)
     if not 1e-37 < scale < 1e37:
         scale = np.float32(1)  # a map of zeros, or as good as: any scale is right
     zero = int(np.clip(np.rint(-low / float(scale)), 0, TOP))
+    largest = float(np.finfo(np.float32).max) / max(zero, TOP - zero)
+    if scale > largest:  # the range is nearly all of float32: no level may stand for more
+        scale = np.nextafter(np.float32(largest), np.float32(0))
     return float(scale), float(np.float32(1) / scale), zero
 
 
 def clip_range(samples: Sequence[Array], rule: str) -> tuple[float, float]:
     """The range [low, high] that `samples` need: their extremes ('max') or a percentile of each sign ('p99.99')."""
-    values = np.concatenate([np.asarray(s, np.float32).reshape(-1) for s in samples]) if samples else np.zeros(0, np.float32)
+    with np.errstate(over="ignore", under="ignore"):
+        values = np.concatenate([np.asarray(s, np.float32).reshape(-1) for s in samples]) if samples else np.zeros(0, np.float32)
     if values.size == 0:
         return 0.0, 0.0
     check_finite(values)
@@ -71,7 +78,7 @@ class Levels(Stage[Array, LevelMap]):
 
     def __post_init__(self) -> None:
         for what, value in (("scale", self.scale), ("reciprocal", self.reciprocal)):
-            if value is not None and not (isinstance(value, float) and 1e-38 < value < 1e38):
+            if value is not None and not (isinstance(value, int | float) and 1e-38 <= value <= 1e38):
                 raise InputError(f"{what} is {value!r}: a number between 1e-38 and 1e38 is needed")
         if type(self.zero_point) is not int or not 0 <= self.zero_point <= TOP:
             raise InputError(f"zero_point is {self.zero_point!r}: 0 to {TOP} are allowed")
@@ -101,7 +108,7 @@ class Levels(Stage[Array, LevelMap]):
         if x.dtype.kind == "f":
             if self.reciprocal is None:
                 raise InputError("the codec is not fitted: it has no scale; call fit(samples)")
-            with np.errstate(over="ignore"):
+            with np.errstate(over="ignore", under="ignore"):
                 y = x.astype(np.float32).reshape(chw(x.shape))
             check_finite(y)
             return LevelMap((quantise(y, np.float32(self.reciprocal), -zero, TOP - zero) + np.int16(zero)).astype(np.uint8), zero)
@@ -117,9 +124,9 @@ class Levels(Stage[Array, LevelMap]):
     def decode(self, y: LevelMap, src: Reader) -> Array:
         scale = np.float32(self.scale_for(src.dtype))
         if src.dtype.kind == "f":
-            values = (y.levels.astype(np.int32) - self.zero_of(src.dtype)).astype(np.float32) * scale
-            with np.errstate(over="ignore"):
-                return values.astype(src.dtype).reshape(src.shape)
+            with np.errstate(over="ignore", under="ignore"):
+                values = (y.levels.astype(np.int32) - self.zero_of(src.dtype)).astype(np.float32) * scale
+            return restore(values, src.dtype).reshape(src.shape)
         words = y.levels
         if words.itemsize != src.dtype.itemsize:
             raise StreamError(f"payload declares {src.dtype}, which this codec does not write")

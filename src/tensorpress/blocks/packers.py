@@ -7,6 +7,7 @@ The slow twins are in coding/word_reference.py.
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any
@@ -16,8 +17,8 @@ from numpy.typing import NDArray
 
 from tensorpress import _native
 from tensorpress.blocks.levels import LevelMap, Levels
-from tensorpress.core.errors import InputError, StreamError
-from tensorpress.core.payload import STRIPE_ROWS, Reader, Writer, chw, stripe_count
+from tensorpress.core.errors import InputError, StreamError, StripeError
+from tensorpress.core.payload import STRIPE_ROWS, Reader, View, Writer, chw, stripe_count
 from tensorpress.core.stage import Stage
 
 Stripe = NDArray[np.uint8]  # (C, at most 8, W), contiguous
@@ -49,6 +50,13 @@ class Packer(Stage[LevelMap, None]):
     @abstractmethod
     def unpack(self, data: NDArray[np.uint8], stripe: Stripe) -> int: ...
 
+    @abstractmethod
+    def max_nbytes(self, shape: View) -> int:
+        """The most bytes that `pack` makes of a stripe of this shape."""
+
+    def max_stripe_nbytes(self, dtype: np.dtype[Any], view: View, rows: int) -> int:
+        return self.max_nbytes((view[0], rows, view[2]))
+
     def encode(self, x: LevelMap, out: Writer) -> None:
         for number in range(stripe_count(out.shape)):
             out.stripe(self.pack(np.ascontiguousarray(x.levels[:, number * STRIPE_ROWS : (number + 1) * STRIPE_ROWS])).data)
@@ -63,7 +71,7 @@ class Packer(Stage[LevelMap, None]):
             found = self.unpack(data, stripe)
             if found != FINE:
                 place = f"its {data.size} bytes" if found == WRONG else f"{self.unit} {found} of its {data.size} bytes"
-                raise StreamError(f"stripe {number}: {place} do not fit {' x '.join(map(str, part.shape))} words")
+                raise StripeError(number, f"{place} do not fit {' x '.join(map(str, part.shape))} words")
             if stripe is not part:
                 part[...] = stripe
         return LevelMap(words, self.levels.zero_of(src.dtype))
@@ -74,8 +82,11 @@ class ZeroRuns(Packer):
 
     unit = "pair"
 
+    def max_nbytes(self, shape: View) -> int:
+        return (13 * math.prod(shape) + 7) // 8  # a pair a word
+
     def pack(self, stripe: Stripe) -> Stripe:
-        out = np.empty((13 * stripe.size + 7) // 8, np.uint8)
+        out = np.empty(self.max_nbytes(stripe.shape), np.uint8)  # type: ignore[arg-type]
         return out[: _native.zero_runs_encode(stripe.reshape(-1), out)]
 
     def unpack(self, data: NDArray[np.uint8], stripe: Stripe) -> int:
@@ -86,6 +97,10 @@ class Columns(Packer):
     """For each channel a count, then for each entry the zeros before it (4 bits), then the entries' words."""
 
     unit = "channel"
+
+    def max_nbytes(self, shape: View) -> int:
+        length = shape[1] * shape[2]  # an entry a word
+        return -(-shape[0] * length.bit_length() // 8) + -(-shape[0] * length // 2) + shape[0] * length
 
     def pack(self, stripe: Stripe) -> Stripe:
         out = np.empty(4 * stripe.shape[0] + 3 * stripe.size // 2 + 2, np.uint8)
@@ -107,9 +122,13 @@ class Slots(Packer):
         self.channels, self.columns = CELLS[cell]
         self.padded = layout == "slot"
 
+    def max_nbytes(self, shape: View) -> int:
+        cells, size = cells_of(shape, self.channels, self.columns), math.prod(shape)
+        return cells * SLOT_NBYTES if self.padded else size + size // 32 + 3 * cells  # of a cell: its size, and what is left of a byte of codes
+
     def pack(self, stripe: Stripe) -> Stripe:
         cells = cells_of(stripe.shape, self.channels, self.columns)
-        out = np.empty(cells * SLOT_NBYTES if self.padded else stripe.size + stripe.size // 32 + 4 * cells, np.uint8)
+        out = np.empty(self.max_nbytes(stripe.shape) + (0 if self.padded else cells), np.uint8)  # type: ignore[arg-type]
         return out[: _native.slots_encode(stripe, self.channels, self.columns, self.padded, out)]
 
     def unpack(self, data: NDArray[np.uint8], stripe: Stripe) -> int:

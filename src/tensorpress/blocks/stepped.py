@@ -16,7 +16,7 @@ import numpy as np
 
 from tensorpress import _native
 from tensorpress.blocks.cell_fit import fit_centroid
-from tensorpress.blocks.cells import CellRules, make_rules
+from tensorpress.blocks.cells import CellRules, check_centroid, make_rules
 from tensorpress.blocks.levels import Array, LevelMap, Levels
 from tensorpress.blocks.map_kernel import MapKernel
 from tensorpress.blocks.stepped_kernel import SteppedKernel
@@ -80,6 +80,7 @@ def stepped_codec(
     """
     if not 1 <= config.step <= 128:
         raise InputError(f"{codec}: step is 1 to 128 levels, not {config.step}")
+    check_centroid(codec, "centroid", config.centroid)
     levels = Levels(config.scale, config.reciprocal, config.zero_point, config.scale_rule, wide)
 
     def fit(samples: Sequence[Array]) -> Codec:

@@ -10,9 +10,10 @@ import numpy as np
 from tensorpress import _native
 from tensorpress.blocks.cells import CellRules
 from tensorpress.blocks.levels import Array, LevelMap, Levels
+from tensorpress.blocks.uniform import restore
 from tensorpress.core.binary import Buffer
 from tensorpress.core.errors import InputError
-from tensorpress.core.payload import Reader, Writer, chw, placed
+from tensorpress.core.payload import Reader, Writer, chw, max_payload_nbytes, placed
 from tensorpress.core.stage import Stage
 
 MIDDLE = np.arange(256) ^ 128  # levels of int8, in the order of their bytes
@@ -27,8 +28,8 @@ class SteppedKernel:
     def accepts(self, dtype: np.dtype[Any], shape: tuple[int, ...]) -> bool:
         return dtype.kind == "f" or dtype.itemsize == 1
 
-    def capacity(self, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
-        return None  # the words' own stage knows no bound
+    def capacity(self, dtype: np.dtype[Any], shape: tuple[int, ...]) -> int:
+        return max_payload_nbytes(dtype, shape, self.words.max_stripe_nbytes)
 
     def encode(self, x: Array, out: Array | None = None, reference: Array | None = None) -> Buffer:
         zero = self.levels.zero_of(x.dtype)
@@ -37,7 +38,7 @@ class SteppedKernel:
         if x.dtype.kind == "f":
             if self.levels.reciprocal is None:
                 raise InputError("the codec is not fitted: it has no scale; call fit(samples)")
-            with np.errstate(over="ignore"):
+            with np.errstate(over="ignore", under="ignore"):
                 values = np.ascontiguousarray(x, np.float32).reshape(-1)
             wild = _native.floats_to_words(values, self.levels.reciprocal, zero, table, words)
             if wild >= 0:
@@ -70,6 +71,6 @@ class SteppedKernel:
         levels = self.rules[zero].level_of
         if dtype.kind != "f":
             return levels ^ np.uint8(128) if dtype == np.int8 else levels
-        with np.errstate(over="ignore"):
-            values: Array = (levels.astype(np.int32) - zero).astype(np.float32) * np.float32(self.levels.scale_for(dtype))
-            return values.astype(dtype)
+        with np.errstate(over="ignore", under="ignore"):
+            values = (levels.astype(np.int32) - zero).astype(np.float32) * np.float32(self.levels.scale_for(dtype))
+        return restore(values, dtype)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any, NoReturn
 
+import numpy as np
+
 from tensorpress.core.errors import InputError, StreamError
-from tensorpress.core.payload import Reader, Writer
+from tensorpress.core.payload import Reader, View, Writer
 from tensorpress.core.stage import Stage
 
 
@@ -16,6 +18,9 @@ class Unfitted(Stage[Any, None]):
         self.codec = codec
 
     def encode(self, x: Any, out: Writer) -> NoReturn:
+        raise InputError(f"codec {self.codec!r} is not fitted: call fit(samples)")
+
+    def max_stripe_nbytes(self, dtype: np.dtype[Any], view: View, rows: int) -> NoReturn:
         raise InputError(f"codec {self.codec!r} is not fitted: call fit(samples)")
 
     def decode(self, y: Any, src: Reader) -> NoReturn:

@@ -28,7 +28,7 @@ def as_float32(x: Array, codec: str) -> Floats:
     """`x` as float32, contiguous. InputError for NaN, infinity, bool, wide integers and what float32 cannot hold."""
     if x.dtype not in QUANTISABLE:
         raise InputError(f"codec {codec!r} takes floats and 8-bit integers, not {x.dtype}; the codecs 'raw' and 'zvc' take every type")
-    with np.errstate(over="ignore", invalid="ignore"):
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
         values = np.ascontiguousarray(x, np.float32).reshape(x.shape)
     finite = np.isfinite(values)
     if not finite.all():
@@ -47,7 +47,7 @@ def check_decodable(dtype: np.dtype[Any]) -> None:
 
 def quantise(x: Floats, reciprocal: np.float32, low: int, high: int) -> NDArray[np.int16]:
     """Whole numbers in [low, high], within int16: clamp(round_half_even(x * reciprocal))."""
-    with np.errstate(over="ignore"):  # a product beyond float32 is infinite, and clamped like any other
+    with np.errstate(over="ignore", under="ignore"):  # a product beyond float32 is infinite, and clamped like any other
         scaled = np.multiply(x, np.float32(reciprocal), out=np.empty(x.shape, np.float32))
     np.rint(scaled, out=scaled)
     np.clip(scaled, low, high, out=scaled)
@@ -60,7 +60,8 @@ def restore(values: Floats, dtype: np.dtype[Any]) -> Array:
         limits = np.iinfo(dtype)
         return np.clip(np.rint(values), limits.min, limits.max).astype(dtype)
     if dtype == np.float16:
-        return np.clip(values, -65504, 65504).astype(dtype)
+        with np.errstate(under="ignore"):
+            return np.clip(values, -65504, 65504).astype(dtype)
     return values.astype(dtype, copy=False)
 
 

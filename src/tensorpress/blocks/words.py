@@ -12,8 +12,8 @@ from tensorpress import _native
 from tensorpress.blocks.cells import CellRules
 from tensorpress.blocks.levels import LevelMap, Levels
 from tensorpress.core.codec import DeviceKernel
-from tensorpress.core.errors import StreamError
-from tensorpress.core.payload import STRIPE_ROWS, Reader, Writer, chw, stripe_count
+from tensorpress.core.errors import StreamError, StripeError
+from tensorpress.core.payload import STRIPE_ROWS, Reader, View, Writer, chw, stripe_count
 from tensorpress.core.stage import Stage
 
 Words = NDArray[Any]
@@ -42,8 +42,15 @@ class WordStage(Stage[LevelMap, None]):
 
     def unpack(self, data: memoryview, out: Words, stripe: int) -> None:
         if len(data) != out.nbytes:
-            raise StreamError(f"stripe {stripe} has {len(data)} bytes, its shape needs {out.nbytes}")
+            raise StripeError(stripe, f"{len(data)} bytes, its shape needs {out.nbytes}")
         out[...] = np.frombuffer(data, out.dtype)
+
+    def max_nbytes(self, words: int, itemsize: int) -> int:
+        """The most bytes that `pack` makes of so many words of so many bytes."""
+        return words * itemsize
+
+    def max_stripe_nbytes(self, dtype: np.dtype[Any], view: View, rows: int) -> int:
+        return self.max_nbytes(view[0] * rows * view[2], 1 if dtype.kind == "f" else dtype.itemsize)
 
     def encode(self, x: LevelMap, out: Writer) -> None:
         for words in stripes_of(x.levels, stripe_count(out.shape)):
@@ -68,12 +75,15 @@ class ZeroBitmap(WordStage):
 
         return ZeroBitmapOnDevice(self.levels, rules)
 
+    def max_nbytes(self, words: int, itemsize: int) -> int:
+        return -(-words // 8) + words * itemsize
+
     def pack(self, words: Words) -> bytes:
         raw = words.view(np.uint8)
-        out = np.empty(-(-words.size // 8) + raw.size + words.itemsize, np.uint8)
+        out = np.empty(self.max_nbytes(words.size, words.itemsize) + words.itemsize, np.uint8)
         nbytes = _native.zero_bitmap_encode(raw, words.itemsize, out)
         return out[:nbytes].tobytes()
 
     def unpack(self, data: memoryview, out: Words, stripe: int) -> None:
         if not _native.zero_bitmap_decode(np.frombuffer(data, np.uint8), out.itemsize, out.view(np.uint8)):
-            raise StreamError(f"stripe {stripe}: its {len(data)} bytes are not a zero bitmap of {out.size} words and their non-zeros")
+            raise StripeError(stripe, f"its {len(data)} bytes are not a zero bitmap of {out.size} words and their non-zeros")

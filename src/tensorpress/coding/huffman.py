@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from tensorpress._native import HuffmanCodes
 from tensorpress.coding.rans import Index, Symbols, vector
+from tensorpress.coding.tables import whole
 from tensorpress.core.binary import Buffer, read_varint, varint
 from tensorpress.core.errors import InputError, StreamError
 
@@ -31,7 +32,7 @@ class HuffmanTables:
     lengths: NDArray[np.uint8]
 
     def __post_init__(self) -> None:
-        lengths = np.ascontiguousarray(self.lengths, np.uint8)
+        lengths = whole(self.lengths, np.uint8, "code lengths")
         if lengths.ndim != 2 or not 1 <= lengths.shape[0] <= MAX_ROWS or not 1 <= lengths.shape[1] <= 1 << LONGEST:
             raise InputError(f"code lengths have the shape {lengths.shape}, not (rows, symbols)")
         if (lengths > LONGEST).any() or ((1 << LONGEST >> lengths.astype(np.int64)).sum(axis=1) != 1 << LONGEST).any():
@@ -119,6 +120,11 @@ def _package_merge(counts: Sequence[int]) -> NDArray[np.int64]:
         lengths[order[:used]] += 1
         take = 2 * (take - used)
     return lengths
+
+
+def max_nbytes(parts: Sequence[tuple[int, HuffmanTables]]) -> int:
+    """The most bytes that an `Encoder` writes for so many symbols of each table: all of them its longest."""
+    return -(-sum(count * int(tables.lengths.max()) for count, tables in parts) // 8)
 
 
 class Encoder:

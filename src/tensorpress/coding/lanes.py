@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tensorpress.coding.tables import Tables
+from tensorpress.coding.tables import Tables, whole
 from tensorpress.core.binary import Buffer, read_varint, varint
 from tensorpress.core.errors import InputError, StreamError
 
@@ -49,6 +49,8 @@ class LaneTables:
             raise InputError(f"tables of {self.bits} bits: 11 or 12 are allowed")
         if not 2 <= len(self.frequencies) <= 256:
             raise InputError(f"{len(self.frequencies)} symbols: 2 to 256 are allowed")
+        if not all(type(n) is int for n in (self.escape, *self.frequencies)):
+            raise InputError("frequencies and escape must be integers")
         if min(self.frequencies) < 0 or self.escape < 0 or sum(self.frequencies) + self.escape != 1 << self.bits:
             raise InputError(f"frequencies and escape do not sum to 2^{self.bits}")
         if max(self.escape, *self.frequencies) == 1 << self.bits:
@@ -62,7 +64,7 @@ class LaneTables:
 
         A symbol is rare where its byte costs less than the slot that it takes from all others: below a sixth of a slot.
         """
-        seen = np.asarray(counts, np.int64)
+        seen = whole(counts, np.int64, "counts")
         if not seen.any():
             seen = np.ones_like(seen)
         total = int(seen.sum())

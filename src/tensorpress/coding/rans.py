@@ -6,6 +6,7 @@ After the last symbol each state is 2^16 again, so a wrong or cut string is noti
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,12 @@ def vector(values: NDArray[Any], what: str) -> NDArray[Any]:
     if values.dtype not in (np.uint8, np.uint16):
         raise InputError(f"{what} must be uint8 or uint16, not {values.dtype}")
     return np.require(values, requirements=["C", "A"]).reshape(-1)
+
+
+def max_nbytes(parts: Sequence[tuple[int, Tables]]) -> int:
+    """The most bytes that an `Encoder` writes for so many symbols of each table: all of them its dearest, or a word for each."""
+    bits = sum(count * float(tables.worst_bits.max()) for count, tables in parts)
+    return HEAD_NBYTES + 2 * min(int(bits / 16), sum(count for count, _ in parts))
 
 
 class Encoder:

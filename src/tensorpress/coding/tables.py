@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,6 +19,15 @@ from tensorpress.core.errors import InputError, StreamError
 MAX_SLOTS = 1 << 24  # rows * 2^bits: what a decoder may be asked to hold (2 bytes a slot)
 
 
+def whole(values: ArrayLike, dtype: Any, what: str) -> NDArray[Any]:
+    """`values` as a contiguous array of the integer type `dtype`. InputError where they are no integers, or do not fit: none is cut to size."""
+    found = np.asarray(values)
+    limits = np.iinfo(dtype)
+    if found.dtype.kind not in "iu" or (found.size and not (limits.min <= int(found.min()) and int(found.max()) <= limits.max)):
+        raise InputError(f"{what} must be integers from {limits.min} to {limits.max}, not {found.dtype}")
+    return np.ascontiguousarray(found, dtype)
+
+
 @dataclass(frozen=True, eq=False)
 class Tables:
     """Rows of one alphabet. `cdf` is uint32 (rows, symbols + 1), each row strictly rising from 0 to 2^`bits`, 10 <= bits <= 16.
@@ -31,7 +41,7 @@ class Tables:
     def __post_init__(self) -> None:
         if not 10 <= self.bits <= 16:
             raise InputError(f"tables of {self.bits} bits: 10 to 16 are allowed")
-        cdf = np.ascontiguousarray(self.cdf, np.uint32)
+        cdf = whole(self.cdf, np.uint32, "CDF rows")
         if cdf.ndim != 2 or cdf.shape[0] < 1 or cdf.shape[1] < 2:
             raise InputError(f"CDF rows have the shape {cdf.shape}, not (rows, symbols + 1)")
         if cdf.shape[0] << self.bits > MAX_SLOTS:
@@ -59,10 +69,21 @@ class Tables:
         """The look-ups of the native kernels, made once."""
         return RansTables(self.cdf, self.bits)
 
+    @cached_property
+    def worst_bits(self) -> NDArray[np.float64]:
+        """(rows, symbols): the most bits that a symbol adds to a rANS string, rounding of states included.
+
+        A state x becomes at most (x / f + 1) 2^bits: it grows by 2^bits / f and, as x is 2^16 at least, by 1 + f / 2^16. Where a word has just
+        gone, x / f is 2^(16 - bits) at least, and the last factor 1 + 2^(bits - 16): a word takes away 16 bits less that one's logarithm.
+        """
+        f = self.frequencies.astype(np.float64)
+        bits = self.bits - np.log2(f) + np.log2(1 + f / 65536)
+        return np.asarray(bits * 16 / (16 - math.log2(1 + 2.0 ** (self.bits - 16))) * (1 + 1e-12))
+
     @classmethod
     def from_frequencies(cls, frequencies: ArrayLike, bits: int = 12) -> Tables:
         """From integer frequencies (rows, symbols) or (symbols,), each row summing to 2^bits."""
-        rows = np.atleast_2d(np.asarray(frequencies, np.int64))
+        rows = np.atleast_2d(whole(frequencies, np.int64, "frequencies"))
         if (rows < 1).any() or (rows.sum(axis=1) != 1 << bits).any():
             raise InputError(f"frequencies must be at least 1 and sum to 2^{bits} in every row")
         return cls(np.pad(np.cumsum(rows, axis=1), ((0, 0), (1, 0))).astype(np.uint32), bits)
@@ -119,15 +140,15 @@ class Tables:
         return bytes(out)
 
     @classmethod
-    def from_bytes(cls, data: Buffer) -> Tables:
-        """StreamError unless `data` is exactly what `to_bytes` writes."""
+    def from_bytes(cls, data: Buffer, *, max_rows: int = MAX_SLOTS) -> Tables:
+        """StreamError unless `data` is exactly what `to_bytes` writes, of at most `max_rows` rows: a row of a few bytes may stand for 2^16 numbers."""
         data = bytes(data)
         if not data or not 10 <= data[0] <= 16:
             raise StreamError(f"tables of {data[0] if data else 'no'} bits: 10 to 16 are allowed")
         bits = data[0]
         rows, at = read_varint(data, 1, "table rows")
         symbols, at = read_varint(data, at, "table symbols")
-        if not 1 <= rows <= MAX_SLOTS >> bits or not 1 <= symbols <= 1 << bits or rows > len(data):
+        if not 1 <= rows <= min(max_rows, MAX_SLOTS >> bits) or not 1 <= symbols <= 1 << bits or rows > len(data):
             raise StreamError(f"tables of {rows} rows and {symbols} symbols do not fit {bits} bits and {len(data)} bytes")
         cdf = np.empty((rows, symbols + 1), np.uint32)
         for row in range(rows):

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from tensorpress._native import crc32c as _crc32c
 from tensorpress.core.errors import StreamError
+from tensorpress.core.floats import plainly
 
 Buffer = bytes | bytearray | memoryview
+MAX_DEPTH = 64  # of nested lists and objects in a header
+MAX_VARINT_NBYTES = 9
+MAX_NUMBER_LENGTH = 64  # characters of a number in JSON
 
 
 def crc32c(data: Buffer, seed: int = 0) -> int:
@@ -56,16 +60,45 @@ def read_varint(data: Buffer, at: int, what: str) -> tuple[int, int]:
     return value, at
 
 
+@plainly
 def canonical_json(value: Any) -> bytes:
     """UTF-8 JSON with sorted keys and no spaces: equal values give equal bytes. NaN and infinity are refused."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False).encode()
 
 
+def _short(convert: Callable[[str], Any]) -> Callable[[str], Any]:
+    def read(text: str) -> Any:
+        if len(text) > MAX_NUMBER_LENGTH:  # a long number takes time that grows with its square
+            raise ValueError(f"a number of {len(text)} characters; at most {MAX_NUMBER_LENGTH} are allowed")
+        return convert(text)
+
+    return read
+
+
+@plainly
 def parse_json(data: Buffer, what: str) -> Any:
+    """The value that `canonical_json` wrote. StreamError for any other bytes, which another reader might take for something else."""
+    text = bytes(data)
     try:
-        return json.loads(bytes(data).decode())
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        value = json.loads(text.decode(), parse_int=_short(int), parse_float=_short(float))
+        canonical = canonical_json(value)
+    except (ValueError, RecursionError) as error:  # ValueError: not UTF-8, not JSON, NaN, half a surrogate, a giant number
         raise StreamError(f"{what} is not JSON: {error}") from None
+    if depth_of(value) > MAX_DEPTH:
+        raise StreamError(f"{what} is JSON nested deeper than {MAX_DEPTH}")
+    if canonical != text:
+        at = next((i for i, (a, b) in enumerate(zip(canonical, text)) if a != b), min(len(canonical), len(text)))
+        raise StreamError(f"{what} is not JSON in its one form (keys sorted, each once, no spaces, shortest numbers) from its byte {at} on")
+    return value
+
+
+def depth_of(value: Any) -> int:
+    """How deep lists and objects are nested in a JSON value; 0 for a number."""
+    depth, level = 0, [value]
+    while nested := [found for found in level if isinstance(found, dict | list)]:
+        depth += 1
+        level = [inner for outer in nested for inner in (outer.values() if isinstance(outer, dict) else outer)]
+    return depth
 
 
 def digest(params: Any, state: Mapping[str, Buffer]) -> str:

@@ -9,11 +9,13 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from tensorpress.core.binary import Buffer, canonical_json, digest, parse_json
+from tensorpress.core.binary import MAX_VARINT_NBYTES, Buffer, canonical_json, digest, parse_json
 from tensorpress.core.container import MAX_NBYTES
 from tensorpress.core.device import blank, dtype_of, from_host, index_of, is_tensor, launching_beside, stays, to_device, to_host
-from tensorpress.core.errors import InputError, StreamError
-from tensorpress.core.payload import Reader, Writer, check_size, index_nbytes, placed, sealed
+from tensorpress.core.errors import InputError, StreamError, StripeError
+from tensorpress.core.floats import plainly
+from tensorpress.core.payload import Reader, Writer, check_size, index_nbytes, max_payload_nbytes, placed, sealed
+from tensorpress.core.recover import Recovered, lost_rows, salvage, stripes_of
 from tensorpress.core.stage import Stage
 from tensorpress.core.stream import MAX_FRAME_HEAD_NBYTES, Stream, frame_head, write_frame
 
@@ -24,7 +26,7 @@ class Kernel(Protocol):
     """A fused native twin of a codec's whole chain: same bytes, same values."""
 
     def accepts(self, dtype: np.dtype[Any], shape: tuple[int, ...]) -> bool: ...
-    def capacity(self, dtype: np.dtype[Any], shape: tuple[int, ...]) -> int | None: ...  # bytes that are enough for `out`, where known
+    def capacity(self, dtype: np.dtype[Any], shape: tuple[int, ...]) -> int: ...  # bytes that are enough for `out`, whatever the values
     def encode(self, x: Array, out: Array | None = None, reference: Array | None = None) -> Buffer: ...  # a part of `out`, where given
     def decode(self, src: Reader, out: Array) -> None: ...  # bounds are checked; stripes are to be verified inside
 
@@ -117,6 +119,7 @@ class Codec:
         """Bytes a decoder must already hold to read a plan-bound stream: parameters and state."""
         return len(canonical_json(self.params)) + sum(len(v) for v in self.state.values())
 
+    @plainly
     def fit(self, samples: Sequence[Array], references: Sequence[Array] | None = None) -> Codec:
         """A new codec whose scale, steps and tables suit `samples` (arrays of the kind it will encode), each with its reference."""
         if references is not None and not self.takes_reference:
@@ -144,6 +147,7 @@ class Codec:
             x = to_host(x)
         return self._written(x, None if out is None else writable_bytes(out, x), fused, reference)
 
+    @plainly
     def _written(self, x: Array, out: Array | None, fused: bool, reference: Array | None) -> Buffer:
         """`encode_payload` of an array; `out` has been looked at."""
         if self.reference:
@@ -158,13 +162,21 @@ class Codec:
         payload = writer.finish()
         return payload if out is None else placed(payload, out)
 
-    def max_encoded_nbytes(self, dtype: np.dtype[Any], shape: tuple[int, ...]) -> int | None:
-        """Bytes that an `out` must have for every array of this type and shape, a frame's head included; None where the codec knows no bound."""
-        dtype = np.dtype(dtype)
+    def max_encoded_nbytes(self, dtype: np.dtype[Any], shape: tuple[int, ...]) -> int:
+        """Bytes that are enough, as an `out` or a frame with its head, for every array of this type and shape that the codec takes.
+
+        InputError for a type or size that no payload has, and for a codec that is not fitted.
+        """
+        dtype, shape = np.dtype(dtype), tuple(shape)
         check_size(dtype, shape)
-        fused = self.kernel is not None and self.kernel.accepts(dtype, shape)
-        nbytes = self.kernel.capacity(dtype, shape) if self.kernel is not None and fused else None
-        return None if nbytes is None else MAX_FRAME_HEAD_NBYTES + nbytes
+        if self.kernel is not None and self.kernel.accepts(dtype, shape):
+            return MAX_FRAME_HEAD_NBYTES + self.kernel.capacity(dtype, shape)
+        return MAX_FRAME_HEAD_NBYTES + max_payload_nbytes(dtype, shape, self.stage.max_stripe_nbytes)
+
+    def max_stream_nbytes(self, dtype: np.dtype[Any], shape: tuple[int, ...]) -> int:
+        """The same for the self-contained form, whose parameters and state are known."""
+        empty = Stream(self.id, self.params, {"payload": b""}, self.state).nbytes
+        return empty + MAX_VARINT_NBYTES - 1 + self.max_encoded_nbytes(dtype, shape) - MAX_FRAME_HEAD_NBYTES
 
     def encode_frame(self, x: Any, site: int, plan_id: int, out: Array | None = None, *, reference: Array | None = None) -> memoryview:
         """The plan-bound form of `x`; in `out`, where given: it may begin up to MAX_FRAME_HEAD_NBYTES behind its front."""
@@ -174,10 +186,7 @@ class Codec:
                 return memoryview(frame) if out is None else placed(frame, writable_bytes(out))
             x = to_host(x)
         if out is None:
-            nbytes = self.max_encoded_nbytes(x.dtype, x.shape)
-            if nbytes is None:
-                return memoryview(write_frame(self.encode_payload(x, reference=reference), site, plan_id))
-            own = np.empty(nbytes, np.uint8)
+            own = np.empty(self.max_encoded_nbytes(x.dtype, x.shape), np.uint8)
             start, end = self._frame_into(own, x, site, plan_id, reference)
             own.resize(end, refcheck=False)  # gives back what was set aside for the worst; no view of it is left
             return own.data[start:]
@@ -193,6 +202,7 @@ class Codec:
         out.data[first - len(head) : first] = head
         return first - len(head), first + len(payload)
 
+    @plainly
     def decode_payload(
         self, payload: Buffer, *, max_nbytes: int = MAX_NBYTES, fused: bool = True, out: Any = None, reference: Array | None = None
     ) -> Any:
@@ -205,14 +215,45 @@ class Codec:
         if out is not None:
             check_target(out, src)
         result = out if out is not None and out.flags.aligned else np.empty(src.shape, src.dtype)
-        if fused and self.kernel is not None and self.kernel.accepts(result.dtype, result.shape):
-            self.kernel.decode(src, result)
-        else:
-            result[...] = self.stage.decode(None, src)
+        try:
+            if fused and self.kernel is not None and self.kernel.accepts(result.dtype, result.shape):
+                self.kernel.decode(src, result)
+            else:
+                result[...] = self.stage.decode(None, src)
+        except StripeError as error:
+            raise StripeError(error.number, error.reason, src.place(error.number)) from None
+        if result.dtype == bool:  # any level but 0 is true, and true has one byte
+            np.minimum(result.view(np.uint8), 1, out=result.view(np.uint8))
         if out is None or out is result:
             return result
         out[...] = result
         return out
+
+    def recover(
+        self, payload: Buffer, *, max_nbytes: int = MAX_NBYTES, reference: Recovered | None = None, tail: int = 0, trusted: bool = False
+    ) -> Recovered:
+        """What is intact of a damaged payload, and a mask of the rest: whole stripes of 8 rows, each proved by its check.
+
+        `reference`, where the codec has one: a stripe reads the same rows of it, and is lost where they are. `tail`, `trusted`: as for `salvage`.
+        StreamError where nothing proves the payload's type and shape, or intact stripes are not this codec's.
+        """
+        found = salvage(payload, tail=tail, max_nbytes=max_nbytes, trusted=trusted)
+        stripes = found.stripes
+        beside = None if reference is None else self._checked_reference(reference.array, found.shape)
+        for number in stripes_of(reference.lost) if reference is not None else ():
+            stripes[number] = None
+            found.faults.setdefault(number, f"stripe {number} is lost: its reference is")
+        if found.faults:  # those of a map of zeros stand in for what is lost, so that all else keeps its place
+            zeros = Reader(self.encode_payload(np.zeros(found.shape, found.dtype), reference=beside), max_nbytes=max_nbytes)
+            stripes = [zero if stripe is None else stripe for stripe, zero in zip(stripes, [zeros.stripe() for _ in stripes])]
+        whole = Writer(found.dtype, found.shape)
+        for stripe in stripes:
+            assert stripe is not None
+            whole.stripe(stripe)
+        array = self.decode_payload(whole.finish(), max_nbytes=max_nbytes, reference=beside)
+        lost = lost_rows(found.shape, set(found.faults))
+        array[lost] = 0
+        return Recovered(array, lost, tuple(found.faults.values()))
 
     def encode_on_device(self, x: Any) -> Any:
         """The payload of tensor `x` as a uint8 tensor beside it, its stripes' checks left open (`sealed` puts them in).
@@ -271,6 +312,7 @@ class Codec:
             raise InputError(f"the reference has shape {reference.shape}, the array {shape}")
         return aligned(reference)
 
+    @plainly
     def simulate(self, x: Array, reference: Array | None = None) -> tuple[Array, int]:
         """(what a decoder would give, payload bytes): the same values and the same size as the real thing."""
         if isinstance(self.stage, Simulating):

@@ -15,6 +15,7 @@ from typing import Any
 from tensorpress.core.card import Card
 from tensorpress.core.codec import Codec
 from tensorpress.core.errors import InputError, StreamError, TensorPressError
+from tensorpress.core.floats import plainly
 
 SYSTEMS = Path(__file__).parents[1] / "systems"
 
@@ -46,6 +47,7 @@ def system(codec_id: str) -> ModuleType:
     return importlib.import_module(f"tensorpress.systems.{found.family}.{found.id}")
 
 
+@plainly
 def build(codec_id: str, params: Mapping[str, Any] | None = None, state: Mapping[str, Any] | None = None) -> Codec:
     """A codec from its id, options and shared state. InputError names an option that it does not have."""
     module = system(codec_id)
@@ -65,9 +67,28 @@ def build(codec_id: str, params: Mapping[str, Any] | None = None, state: Mapping
         raise InputError(f"options of codec {codec_id!r} are not usable: {error}") from None
 
 
+NUMBERS: dict[str, Any] = {"int": int, "float": int | float}  # of JSON; true and false are neither
+
+
+def suits(value: Any, annotation: str) -> bool:
+    """Whether a JSON value has the type of a Config's field. Unknown annotations suit all: `build` will say what is wrong."""
+    if annotation.endswith(" | None"):
+        return value is None or suits(value, annotation.removesuffix(" | None"))
+    if annotation.startswith("tuple["):
+        inner = annotation.removeprefix("tuple[").removesuffix(", ...]")
+        return isinstance(value, list) and all(suits(v, inner) for v in value)
+    if annotation in NUMBERS:
+        return isinstance(value, NUMBERS[annotation]) and not isinstance(value, bool)
+    return isinstance(value, {"str": str, "bool": bool}.get(annotation, object))
+
+
 def build_from_stream(codec_id: str, params: Mapping[str, Any], state: Mapping[str, Any]) -> Codec:
     """As `build`, for bytes from elsewhere: whatever is wrong with them is a StreamError."""
     try:
+        annotations = {f.name: str(f.type) for f in dataclasses.fields(system(codec_id).Config)}
+        for name, value in params.items():
+            if not suits(value, annotations.get(name, "")):
+                raise StreamError(f"codec {codec_id!r}: {name} is {value!r}, not {annotations[name]}")
         return build(codec_id, params, state)
     except StreamError:
         raise

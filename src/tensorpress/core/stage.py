@@ -6,7 +6,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
-from tensorpress.core.payload import Reader, Writer
+import numpy as np
+
+from tensorpress.core.payload import Reader, View, Writer
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -30,6 +32,10 @@ class Stage(ABC, Generic[A, B]):
         """Fitted binary state that a decoder must hold; it is counted, never hidden."""
         return {}
 
+    def max_stripe_nbytes(self, dtype: np.dtype[Any], view: View, rows: int) -> int:
+        """Of a last stage: the most bytes that it writes for a stripe of `rows` rows of a map seen as `view`, whatever the values."""
+        raise NotImplementedError(f"{type(self).__name__} does not say how long its stripes can be")
+
     def __rshift__(self, after: Stage[B, C]) -> Stage[A, C]:
         return Chain(self, after)
 
@@ -45,6 +51,9 @@ class Chain(Stage[Any, Any]):
 
     def decode(self, y: Any, src: Reader) -> Any:
         return self.first.decode(self.second.decode(y, src), src)
+
+    def max_stripe_nbytes(self, dtype: np.dtype[Any], view: View, rows: int) -> int:
+        return self.second.max_stripe_nbytes(dtype, view, rows)
 
     def fit(self, samples: Sequence[Any]) -> Chain:
         first = self.first.fit(samples)

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from tensorpress.core.atomic import write_atomically
 from tensorpress.demo import digits
 from tensorpress.demo.network import DigitsResNet
 
@@ -106,7 +107,7 @@ def main() -> None:
     torch.use_deterministic_algorithms(True)
     network = train()
     stored = halved(network)
-    out.write_bytes(safetensors.torch.save(stored))
+    write_atomically(out, safetensors.torch.save(stored))
     network.load_state_dict(stored)  # what is judged is what was written
     for split in ("train", "calibration", "test"):
         print(f"{split}: {100 * accuracy(network, split):.2f} % right")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import io
 import json
 import math
 import multiprocessing
@@ -26,13 +27,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tensorpress.core import registry
+from tensorpress.core.atomic import make_folder, write_atomically
 from tensorpress.core.errors import InputError, TensorPressError
 from tensorpress.evaluate.curves import bd_rate, ratio_at_kl
 from tensorpress.evaluate.energy import MEMORIES, with_logic
 from tensorpress.evaluate.fidelity import fidelity, kl_per_image
 from tensorpress.evaluate.machine import machine
 from tensorpress.evaluate.measure import logits_of
-from tensorpress.planning.plan import write_atomically
 from tensorpress.pytorch.calibration import Calibration, Progress, silent
 from tensorpress.pytorch.plan import FAMILY, FeaturePlan
 
@@ -147,7 +148,7 @@ class Board:
 
     def __init__(self, folder: Path, model: nn.Module, calibration: Sequence[Tensor], images: Sequence[Tensor], labels: Sequence[int] | None) -> None:
         self.folder, self.model, self.calibration, self.images, self.labels = folder, model, calibration, images, labels
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         self._measured: dict[str, Calibration] = {}
 
     def plan_path(self, job: Job) -> Path:
@@ -226,9 +227,9 @@ class Board:
                         nbytes[number, call.site] += call.nbytes
                         raw[number, call.site] += call.raw_nbytes
                 arrays = {"logits": np.concatenate(rows), "nbytes": nbytes, "raw": raw, "seconds": np.array(seconds)}
-        temporary = path.with_suffix(f".{os.getpid()}.tmp.npz")
-        np.savez(temporary, **arrays)
-        os.replace(temporary, path)
+        packed = io.BytesIO()
+        np.savez(packed, **arrays)
+        write_atomically(path, packed.getbuffer())
 
     def time(self, job: Job) -> dict[str, float]:
         """{encode, decode} MB of 8-bit levels a second: one image's maps, one thread, framing and checks included; the best of three."""

@@ -10,8 +10,8 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
+from tensorpress.core.atomic import write_atomically
 from tensorpress.evaluate.energy import MEMORIES
-from tensorpress.planning.plan import write_atomically
 from tensorpress.report.markdown import UNKNOWN, Row, fixed, number, ratio, size, text, whole
 from tensorpress.report.page import curve_figure, curve_section, document, plotly_source, table
 

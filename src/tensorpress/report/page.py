@@ -19,9 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from tensorpress.core.atomic import write_atomically
 from tensorpress.core.errors import InputError
 from tensorpress.evaluate.energy import MEMORIES, dram_energy
-from tensorpress.planning.plan import write_atomically
 from tensorpress.report.markdown import (
     UNKNOWN,
     Row,

@@ -103,6 +103,8 @@ def restore(coded: Tensor, levels: Levels, dtype: torch.dtype = torch.float32) -
     """The floats of levels as `quantise` wrote them, in any of its float types: one table of 256."""
     numbers = np.arange(256, dtype=np.int32) - levels.zero_point
     values = numbers.astype(np.float32) * np.float32(levels.scale_for(np.dtype(np.float32)))
+    if dtype == torch.float16:
+        values = np.clip(values, -65504, 65504)  # finite floats stay finite
     if coded.dtype == torch.int8:
         values = np.roll(values, 128)  # the byte of level - 128 is the level with its highest bit flipped
     table = torch.from_numpy(values).to(dtype).to(coded.device)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tensorpress.blocks.levels import Levels
+from tensorpress.blocks.uniform import restore
 
 
 @lru_cache(maxsize=256)
@@ -29,7 +30,7 @@ def values_of(levels: Levels, level_of: NDArray[np.uint8], dtype: np.dtype[Any],
         return table(level_of ^ np.uint8(128) if dtype == np.int8 else level_of, device)
     with np.errstate(over="ignore"):
         values = (level_of.astype(np.int32) - levels.zero_of(dtype)).astype(np.float32) * np.float32(levels.scale_for(dtype))
-    return table(values, device).to(wanted)
+    return table(restore(values, dtype), device).to(wanted)
 
 
 def sums_before(counts: Tensor) -> Tensor:

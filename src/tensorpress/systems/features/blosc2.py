@@ -1,6 +1,9 @@
 """Blosc2 over 8-bit levels: bits of equal weight together, then Zstandard or LZ4.
 
-    x -> 8-bit levels -> step, dead zone -> words -> bit shuffle -> zstd, one chunk for each stripe of 8 rows"""
+    x -> 8-bit levels -> step, dead zone -> words -> bit shuffle -> zstd, one chunk for each stripe of 8 rows
+
+Error: none at step 1; else no level is off by more than step + 1/2, and a float within the fitted range by half a level more.
+"""
 
 from __future__ import annotations
 
@@ -30,6 +33,7 @@ CARD = Card(
     quality_fine=1.0,
     quality_coarse=64.0,
 )
+COPIED, FORMATS, FILTERS = 2, {1, 4}, {0, 2}  # in a chunk's head: bytes as they are; lz4, zstd; nothing, bit shuffle
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,9 @@ class Strings(LibraryWords):
             raise InputError(f"blosc2: level is 1 to 9 and compressor 'zstd' or 'lz4', not {config.level!r} and {config.compressor!r}")
         self.blosc2, self.config = library("blosc2", CARD.id), config
 
+    def max_nbytes(self, words: int, itemsize: int) -> int:
+        return words * itemsize + 32  # BLOSC2_MAX_OVERHEAD: what gets no smaller is copied behind its head
+
     def compress(self, words: Words) -> bytes:
         b = self.blosc2
         kind = b.Codec.ZSTD if self.config.compressor == "zstd" else b.Codec.LZ4
@@ -54,6 +61,8 @@ class Strings(LibraryWords):
     def declared(self, data: bytes) -> int:
         if len(data) < 32 or int.from_bytes(data[12:16], "little") != len(data):  # a chunk's head names its own length
             raise ValueError("the chunk is cut, or longer than its head says")
+        if not (data[2] & COPIED or data[2] >> 5 in FORMATS) or not set(data[16:22]) <= FILTERS:  # others may be plugins, which the library looks for and runs
+            raise ValueError("the chunk has another compressor or filter than a bit shuffle before zstd or lz4")
         return int.from_bytes(data[4:8], "little")
 
     def expand(self, data: bytes, nbytes: int) -> bytes:

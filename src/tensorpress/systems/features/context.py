@@ -9,6 +9,9 @@ over one byte a value and two; contexts from the same cell (and the same place o
 The idea of contexts from neighbours is CALIC's (Wu, Memon, IEEE Trans. Commun. 1997), adaptive rows of 16 symbols are AV1's, the
 choice of levels rate-distortion optimised quantisation (Karczewicz et al. 2008); predicting a block's output from
 the one before it, which the skip connection reads anyway, is ours.
+
+Error: none beyond that of 8-bit levels at step 1; else at most sqrt(9/4 + b lagrangian) steps of its channel within the model's values, b <= 28 being the bits of the
+dearest (2.3 steps by default); a rate cap has no bound but the range.
 """
 
 from __future__ import annotations
@@ -115,7 +118,7 @@ def fit(config: Config, samples: Sequence[Array], references: Sequence[Array] | 
     if config.scale is None:
         whole = all(x.dtype.kind in "iu" for x in samples)
         low, high = clip_range([m for m in maps if m is not None], config.scale_rule)
-        scale, reciprocal, zero = (1.0, 1.0, 128 if low < 0 else 0) if whole else scale_and_zero(low, high)
+        scale, reciprocal, zero = (1.0, 1.0, 128 if any(x.dtype == np.int8 for x in samples) else 0) if whole else scale_and_zero(low, high)
         config = replace(config, scale=scale, reciprocal=reciprocal, zero_point=zero)
     assert config.scale is not None
     exponents = np.zeros(channels, np.int8)
@@ -124,6 +127,8 @@ def fit(config: Config, samples: Sequence[Array], references: Sequence[Array] | 
             raise InputError(f"context: {len(config.exponents)} exponents for {channels} channels")
         exponents = affordable(maps, float(np.float32(config.scale * config.step)), np.array(config.exponents))  # type: ignore[arg-type]
     base = float(np.float32(config.scale * config.step))
+    if not 1e-37 < base < 1e37:
+        raise InputError(f"context: a step of {base:g} is beyond what its models hold, 1e-37 to 1e37: scale the values")
     low, high = (config.zero_point, 255 - config.zero_point) if lossless else needed(maps, base, exponents)  # type: ignore[arg-type]
     wanted = Wanted(
         cells=config.backend == "fast", lossless=lossless, earlier=config.earlier, low=low, high=high, base=base, exponents=exponents,

@@ -5,6 +5,8 @@
 
 In the spirit of the paper, whose predictor and code are not public in full: the median edge detector and the adaptive
 Golomb-Rice code are those of JPEG-LS (Weinberger, Seroussi, Sapiro, IEEE TIP 2000). The predictor is fitted by layer.
+
+Error: none at step 1; else no level is off by more than step + 1/2, and a float within the fitted range by half a level more.
 """
 
 from __future__ import annotations
@@ -21,8 +23,8 @@ from tensorpress.blocks.levels import LevelMap, Levels
 from tensorpress.blocks.stepped import SteppedConfig, stepped_codec
 from tensorpress.core.card import Card
 from tensorpress.core.codec import Codec
-from tensorpress.core.errors import InputError, StreamError
-from tensorpress.core.payload import STRIPE_ROWS, Reader, Writer, chw, stripe_count
+from tensorpress.core.errors import InputError, StreamError, StripeError
+from tensorpress.core.payload import STRIPE_ROWS, Reader, View, Writer, chw, stripe_count
 from tensorpress.core.stage import Stage
 
 CARD = Card(
@@ -40,6 +42,12 @@ CARD = Card(
     quality_coarse=64.0,
 )
 PREDICTORS = ("spatial", "channel", "both")
+# What no map can exceed, in bits. A zero flag's chance returns to the middle faster than surprises cost: 1.04 a flag, whatever the flags (tests/core/test_bounds.py
+# tries every state). A residual takes 29, or k + 1 and its high part, which is no more than 1 where k is 8 and else at most 63 times what log2(sum) gains, 1.4 times
+# that with an escape; of a class's 8 sums, log2 gains 12 at most, and one for each 32 values, when it is halved.
+FLAG_BITS, ESCAPED_BITS, RESIDUAL_BITS, LEARNING_BITS = 1.04, 29, 10 + 1.4 * 63 / 32, 8 * 12 * 1.4 * 63
+# The coder's interval rounds: by a bit where a flag splits it; by half and half, for each byte that goes out, by the sum of log2(1 + 2^-j), which is below 1.26.
+ROUNDING_BITS = 1.26
 
 
 @dataclass(frozen=True)
@@ -63,6 +71,11 @@ class Residuals(Stage[LevelMap, None]):
         assert self.predictor is not None
         return {"predictor": PREDICTORS[self.predictor].encode()}
 
+    def max_stripe_nbytes(self, dtype: np.dtype[Any], view: View, rows: int) -> int:
+        words = view[0] * rows * view[2]
+        bits = min(ESCAPED_BITS * words, RESIDUAL_BITS * words + LEARNING_BITS) + (FLAG_BITS + 1) * words + ROUNDING_BITS
+        return int(bits / (8 - ROUNDING_BITS) * (1 + 1e-12)) + 4  # bytes of the end
+
     def encode(self, x: LevelMap, out: Writer) -> None:
         if self.predictor is None:
             raise InputError("the codec is not fitted: it has no predictor; call fit(samples)")
@@ -77,7 +90,7 @@ class Residuals(Stage[LevelMap, None]):
             here = words[:, number * STRIPE_ROWS : (number + 1) * STRIPE_ROWS]
             data, part = src.stripe(), np.zeros(here.shape, np.uint8)
             if not _native.predictive_decode(np.frombuffer(data, np.uint8), part, self.predictor):
-                raise StreamError(f"stripe {number}: its {len(data)} bytes are not the residuals of {part.size} words")
+                raise StripeError(number, f"its {len(data)} bytes are not the residuals of {part.size} words")
             here[...] = part
         return LevelMap(words, self.levels.zero_of(src.dtype))
 

@@ -1,6 +1,8 @@
 """Raw 8-bit levels: what every ratio is counted against.
 
     x (C,H,W) -> 8-bit levels -> bytes
+
+Error: a float within the fitted range is off by half a level at most, and becomes the range's end beyond it; integers come back bit for bit.
 """
 
 from __future__ import annotations

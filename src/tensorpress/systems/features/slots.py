@@ -9,6 +9,8 @@ maps of ResNet-50, whose sides of 28, 14 and 7 leave cells part empty. Layout 's
 
 Cell shapes and slot size are those of Arm's open driver; the code inside a cell is not public. Ours takes the hint of the 64 spare
 bytes: 128 codes of 4 bits, one for each 16 values, so that the worst cell fills its slot exactly.
+
+Error: none at step 1; else no level is off by more than step + 1/2, and a float within the fitted range by half a level more.
 """
 
 from __future__ import annotations

@@ -6,6 +6,8 @@
 Any number of levels from 2 to 256, the same for all layers of a network: `levels` is the one quality parameter.
 Clip search after Banner, Nahshan, Soudry: Post training 4-bit quantization (ACIQ), NeurIPS 2019, by search instead of
 a formula; rANS after Duda, arXiv 1311.2540. 8-bit integers with 256 levels keep the step 1: lossless.
+
+Error: within the clip half a step at most, what lies beyond becomes its end; 8-bit integers half a unit more, where the step is not 1.
 """
 
 from __future__ import annotations

@@ -3,6 +3,8 @@
     x (C,H,W) float32 -> stripes of 8 rows -> zfp, fixed accuracy (tolerance = step / 2, in values)
 
 Lindstrom: Fixed-Rate Compressed Floating-Point Arrays, TVCG 2014. It knows nothing of zeros, so ReLU maps cost it what dense ones do.
+
+Error: step / 2 levels at most, of maps within the range that was fitted; 8-bit integers half a unit more.
 """
 
 from __future__ import annotations
@@ -19,8 +21,8 @@ from tensorpress.blocks.library import library
 from tensorpress.blocks.uniform import as_float32, check_decodable, restore
 from tensorpress.core.card import Card
 from tensorpress.core.codec import Codec
-from tensorpress.core.errors import InputError, StreamError
-from tensorpress.core.payload import STRIPE_ROWS, Reader, Writer, chw, stripe_count
+from tensorpress.core.errors import InputError, StreamError, StripeError
+from tensorpress.core.payload import STRIPE_ROWS, Reader, View, Writer, chw, stripe_count
 from tensorpress.core.stage import Stage
 
 CARD = Card(
@@ -37,6 +39,11 @@ CARD = Card(
     quality_fine=0.5,
     quality_coarse=64.0,
 )
+LEAST = 2.0**-90  # tolerance that the library keeps in float32: blocks of values below 2^-98 overflow its scale factor, and are none with this one
+
+
+HEAD_BITS = 148  # of a stream, whose blocks begin behind it at worst
+BLOCK_BITS = 1 + 8 + 63 + 64 * 32  # of 64 floats: a flag, an exponent, tests of groups, planes
 
 
 @dataclass(frozen=True)
@@ -48,12 +55,21 @@ class Config:
     zero_point: int = 0  # level of 0.0; likewise
 
 
+def blocks_of(shape: Sequence[int]) -> int:
+    return math.prod(-(-n // 4) for n in shape)
+
+
 class Zfp(Stage[Array, None]):
     def __init__(self, tolerance: float) -> None:
         self.zfpy, self.tolerance = library("zfpy", CARD.id), tolerance
 
+    def max_stripe_nbytes(self, dtype: np.dtype[Any], view: View, rows: int) -> int:
+        return (HEAD_BITS + blocks_of((view[0], rows, view[2])) * BLOCK_BITS + 63) // 64 * 8  # zfp_stream_maximum_size of zfp.c
+
     def encode(self, x: Array, out: Writer) -> None:
         values = as_float32(x, CARD.id).reshape(chw(x.shape))
+        if self.tolerance < LEAST and values.any():
+            raise InputError(f"zfp: an error of {self.tolerance:g} is asked for, and the library keeps to none below {LEAST:.3g}: a larger scale is needed")
         for number in range(stripe_count(x.shape)):
             part = np.ascontiguousarray(values[:, number * STRIPE_ROWS : (number + 1) * STRIPE_ROWS])
             out.stripe(self.zfpy.compress_numpy(part, tolerance=self.tolerance, write_header=False))
@@ -64,17 +80,20 @@ class Zfp(Stage[Array, None]):
         out = np.zeros(shape, np.float32)
         for number in range(stripe_count(src.shape)):
             rows = slice(number * STRIPE_ROWS, (number + 1) * STRIPE_ROWS)
-            part, data = out[:, rows], bytes(src.stripe())
-            blocks = math.prod(-(-n // 4) for n in part.shape)
+            part, data = out[:, rows], src.stripe()
+            blocks = blocks_of(part.shape)
             if len(data) > 8 + blocks * 300:
-                raise StreamError(f"stripe {number} has {len(data)} bytes, more than zfp writes for {blocks} blocks")
-            padded = data + bytes(8 + blocks * 300 - len(data))  # the library reads on where data ends
+                raise StripeError(number, f"{len(data)} bytes, more than zfp writes for {blocks} blocks")
             try:
+                padded = bytearray(8 + blocks * 300)  # the library reads on where data ends; zeros that nobody writes to take no memory
+                padded[: len(data)] = data
                 out[:, rows] = self.zfpy._decompress(padded, self.zfpy.dtype_to_ztype(np.float32), part.shape, tolerance=self.tolerance)
             except Exception as error:  # whatever the library raises on bad data
-                raise StreamError(f"stripe {number} is damaged: {error}") from None
-        if not np.isfinite(out).all():
-            raise StreamError("the stream holds values that are not finite")
+                raise StripeError(number, str(error)) from None
+        if np.isnan(out).any():
+            raise StreamError("the stream holds values that are no numbers")
+        largest = np.finfo(np.float32).max  # the transform of values near it may pass it
+        np.clip(out, -largest, largest, out=out)
         return restore(out, src.dtype).reshape(src.shape)
 
 
@@ -82,7 +101,7 @@ def build(config: Config, state: Mapping[str, bytes]) -> Codec:
     """InputError where the library is missing. State: none."""
     if not 0.01 <= config.step <= 128:
         raise InputError(f"zfp: step is 0.01 to 128 levels, not {config.step}")
-    if config.scale is not None and not 1e-37 < config.scale < 1e37:
+    if config.scale is not None and not 1e-37 <= config.scale <= 1e37:
         raise InputError(f"zfp: scale is {config.scale!r}: a number between 1e-37 and 1e37 is needed")
 
     def fit(samples: Sequence[Array]) -> Codec:
@@ -90,6 +109,9 @@ def build(config: Config, state: Mapping[str, bytes]) -> Codec:
             return build(config, {})
         low, high = clip_range([as_float32(x, CARD.id) for x in samples], config.scale_rule)
         scale, reciprocal, zero = scale_and_zero(low, high)
+        if scale * config.step / 2 < LEAST:
+            scale = float(np.float32(2 * LEAST / config.step * (1 + 1e-6)))  # rounded, still no smaller
+            reciprocal = float(np.float32(1 / scale))
         return build(replace(config, scale=scale, reciprocal=reciprocal, zero_point=zero), {})
 
     stage: Any = Zfp(config.step * (config.scale or 1.0) / 2)
