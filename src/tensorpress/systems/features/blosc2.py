@@ -61,7 +61,8 @@ class Strings(LibraryWords):
     def declared(self, data: bytes) -> int:
         if len(data) < 32 or int.from_bytes(data[12:16], "little") != len(data):  # a chunk's head names its own length
             raise ValueError("the chunk is cut, or longer than its head says")
-        if not (data[2] & COPIED or data[2] >> 5 in FORMATS) or not set(data[16:22]) <= FILTERS:  # others may be plugins, which the library looks for and runs
+        formats = FORMATS | {0} if data[2] & COPIED else FORMATS
+        if data[2] >> 5 not in formats or not set(data[16:22]) <= FILTERS:  # others may be plugins, which the library looks for and runs
             raise ValueError("the chunk has another compressor or filter than a bit shuffle before zstd or lz4")
         return int.from_bytes(data[4:8], "little")
 
