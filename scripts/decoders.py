@@ -60,7 +60,7 @@ def main() -> int:
         print(f"decoders: unknown codec {options.only!r}; known: {', '.join(registry.cards())}", file=sys.stderr)
         return 2
     commit = subprocess.run(["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"], capture_output=True, text=True, check=False)
-    began, rows = time.monotonic(), []
+    began, rows, here = time.monotonic(), [], machine()
     for codec in [options.only] if options.only else registry.cards():
         if codec in FOREIGN and importlib.util.find_spec(FOREIGN[codec].split(".")[0]) is None:
             print(f"{codec}: skipped, the library {FOREIGN[codec]} is not installed", flush=True)
@@ -70,7 +70,7 @@ def main() -> int:
     apart = sum("apart" in row for row in rows)
     if not options.only:
         again = f"python scripts/decoders.py --streams {options.streams} --seconds {options.seconds:g} --seed {options.seed}"
-        report = {"command": again, "commit": commit.stdout.strip() or "unknown", "machine": machine(), "seconds": round(time.monotonic() - began, 1), "rows": rows}
+        report = {"command": again, "commit": commit.stdout.strip() or "unknown", "machine": here, "seconds": round(time.monotonic() - began, 1), "rows": rows}
         options.out.parent.mkdir(parents=True, exist_ok=True)
         options.out.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
         print(f"{sum(row['streams'] for row in rows)} streams of {len(rows)} codecs, decoders apart on {apart} codecs: {options.out}")  # type: ignore[misc]

@@ -22,7 +22,6 @@ from torch import Tensor, nn
 
 from tensorpress.core import registry
 from tensorpress.core.atomic import new_folder
-from tensorpress.core.binary import parse_json
 from tensorpress.core.container import MAX_NBYTES
 from tensorpress.core.errors import InputError, StreamError
 from tensorpress.core.site import Site

@@ -98,6 +98,21 @@ def test_damage_under_the_checks(codec_id):
     assert seen > 80 and 0.1 < accepted / seen < 0.9
 
 
+def test_one_frame_with_its_plan(tmp_path):
+    bound = GOLDEN / "v1" / "bound"
+    plan, frames = bound / "small.tpp", minimal.open_bundle((bound / "small.tpb").read_bytes())[1]
+    body = minimal.container.open_container((bound / "small.tpb").read_bytes(), minimal.container.BUNDLE)[1]["frames"]
+    (tmp_path / "one.tpf").write_bytes(body[: frames[0].nbytes])
+    (tmp_path / "two.tpf").write_bytes(body[: frames[0].nbytes + frames[1].nbytes])
+    for arguments, said in (([], "frame of site 0 and plan "), (["--plan", plan, "--raw", tmp_path / "raw"], f"site 0: float32 (12, 9, 7) {facts(bound / 'small.tpb')['frames'][0]['sha256']}")):
+        done = subprocess.run([*DECODER, *map(str, arguments), str(tmp_path / "one.tpf")], capture_output=True, text=True, timeout=60)
+        assert (done.returncode, done.stderr) == (0, "") and done.stdout.startswith("one.tpf: " + said)
+    assert (tmp_path / "raw").stat().st_size == 4 * 12 * 9 * 7
+    for arguments, said in ((["--plan", plan, tmp_path / "two.tpf"], "bytes stand after"), (["--plan", bound / "parts.tpp", tmp_path / "one.tpf"], "this plan is"), ([tmp_path / "none"], "No such file")):
+        done = subprocess.run([*DECODER, *map(str, arguments)], capture_output=True, text=True, timeout=60)
+        assert done.returncode == 1 and said in done.stderr and len(done.stderr.splitlines()) == 1
+
+
 def test_damage_to_the_container():
     """Every truncation, and a flip of every byte."""
     data = (GOLDEN / "v1" / "uniform_rans-coarse-relu.tp").read_bytes()

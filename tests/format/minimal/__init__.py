@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from . import cells, context, entropy, words
 from .binary import FormatError
-from .container import LIMIT, Json, Payload, Plan, State, open_bundle, open_frame, open_payload, open_stream
+from .container import LIMIT, Frame, Json, Payload, Plan, State, open_bundle, open_frame, open_payload, open_stream
 from .container import open_plan as open_plan_file
 from .levels import numbers
 from .parameters import checked
 
-__all__ = ["DECODERS", "FormatError", "decode_bundle", "decode_payload", "decode_stream", "open_bundle", "open_frame", "open_payload", "open_plan", "open_stream"]
+__all__ = ["DECODERS", "FormatError", "decode_bundle", "decode_frame", "decode_payload", "decode_stream", "open_bundle", "open_frame", "open_payload", "open_plan", "open_stream"]
 
 DECODERS = {
     "raw": words.raw,
@@ -57,6 +57,14 @@ def open_plan(data: bytes, limit: int = LIMIT) -> Plan:
         if bool(asked) != (entry.reference is not None):
             raise FormatError(f"plan entry {n}: a reference is asked for and not named, or the other way about")
     return plan
+
+
+def decode_frame(frame: Frame, plan: Plan, limit: int = LIMIT) -> tuple[Payload, bytes]:
+    """One frame alone, of a site that needs no reference."""
+    if frame.plan != plan.id or frame.site >= len(plan.entries):
+        raise FormatError(f"frame of site {frame.site} and plan {frame.plan:08x}; this plan is {plan.id:08x}")
+    entry = plan.entries[frame.site]
+    return decode_payload(entry.codec, entry.params, entry.state, frame.payload, limit)
 
 
 def decode_bundle(data: bytes, plan: Plan, limit: int = LIMIT) -> list[tuple[int, Payload, bytes]]:

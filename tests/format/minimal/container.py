@@ -188,7 +188,7 @@ def open_plan(data: bytes, limit: int = LIMIT) -> Plan:
     header, sections = open_container(data, PLAN)
     need(set(header) == {"family", "model", "entries", "meta"}, f"plan header has the keys {sorted(header)}")
     need(isinstance(header["family"], str) and isinstance(header["model"], str) and isinstance(header["meta"], dict), "plan header: a wrong type")
-    need(isinstance(header["entries"], list) and len(header["entries"]) <= 65536, "plan header: entries is no list, or too long")
+    need(isinstance(header["entries"], list) and len(header["entries"]) <= 4096, "plan header: entries is no list, or too long")
     states: list[State] = [{} for _ in header["entries"]]
     places = {str(n): state for n, state in enumerate(states)}
     for name, data_of in sections.items():

@@ -22,10 +22,10 @@ class Model:
     def __init__(self, data: bytes, backend: str) -> None:
         inflate = zlib.decompressobj()
         try:
-            body = inflate.decompress(data, 1 << 26)
+            body = inflate.decompress(data, 1 << 24)
         except zlib.error as error:
             need(False, f"model: {error}")
-        need(inflate.eof and not inflate.unused_data, "model: not one whole zlib stream of at most 2^26 bytes")
+        need(inflate.eof and not inflate.unused_data, "model: not one whole zlib stream of at most 2^24 bytes")
         src = Bytes(body, "model")
         flags, self.low, self.high, channels, earlier = src.u(1), src.u(1), src.u(1), src.u(4), src.u(1)
         self.fast, self.linear, self.reference = flags & 1, flags & 2, flags & 4
