@@ -21,8 +21,8 @@ ROOT = Path(__file__).resolve().parents[1]
 ROWS = ROOT / "results" / "reliability" / "decoders.json"
 
 
-def compare(codec: str, streams: int, seed: int) -> dict[str, object]:
-    """A row: `streams` of the codec, of all its options, many shapes and types."""
+def compare(codec: str, streams: int, seconds: float, seed: int) -> dict[str, object]:
+    """A row: `streams` of the codec, of all its options, many shapes and types, or as many as `seconds` of processor time allow."""
     from compare import FOREIGN, options_of, seen_by_both, types_of
     from damage import SHAPES
 
@@ -30,7 +30,7 @@ def compare(codec: str, streams: int, seed: int) -> dict[str, object]:
     rng = random.Random(f"{seed} {codec}")
     began, apart = time.process_time(), []
     library = codec in FOREIGN
-    while row["streams"] < streams:  # type: ignore[operator]
+    while row["streams"] < streams and time.process_time() - began < seconds:  # type: ignore[operator]
         options, shape, dtype = rng.choice(options_of(codec)), rng.choice(SHAPES), rng.choice(types_of(codec))
         for left, right, what in seen_by_both(codec, options, shape, dtype, 24, rng):
             kind = "refused by both" if left is None and right is None else "same values" if left == right else "refused by one" if None in (left, right) else "other values"
@@ -43,7 +43,8 @@ def compare(codec: str, streams: int, seed: int) -> dict[str, object]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--streams", type=int, default=10_000, help="of each codec, at least (10,000)")
+    parser.add_argument("--streams", type=int, default=10_000, help="of each codec (10,000)")
+    parser.add_argument("--seconds", type=float, default=120, help="processor time of each codec, at most (120); a codec that reaches it has fewer streams")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--only", default="", help="one codec; no file is written")
     parser.add_argument("--out", type=Path, default=ROWS, help="file of the rows (results/reliability/decoders.json)")
@@ -64,11 +65,11 @@ def main() -> int:
         if codec in FOREIGN and importlib.util.find_spec(FOREIGN[codec].split(".")[0]) is None:
             print(f"{codec}: skipped, the library {FOREIGN[codec]} is not installed", flush=True)
             continue
-        rows.append(compare(codec, options.streams, options.seed))
+        rows.append(compare(codec, options.streams, options.seconds, options.seed))
         print(" ".join(f"{key} {value};" for key, value in rows[-1].items()), flush=True)
     apart = sum("apart" in row for row in rows)
     if not options.only:
-        again = f"python scripts/decoders.py --streams {options.streams} --seed {options.seed}"
+        again = f"python scripts/decoders.py --streams {options.streams} --seconds {options.seconds:g} --seed {options.seed}"
         report = {"command": again, "commit": commit.stdout.strip() or "unknown", "machine": machine(), "seconds": round(time.monotonic() - began, 1), "rows": rows}
         options.out.parent.mkdir(parents=True, exist_ok=True)
         options.out.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n")

@@ -55,7 +55,7 @@ def measured(kinds: list[Kind], kills: int, seed: int, quick: bool) -> list[dict
         add(kill_writers(kind, kills, random.Random(f"{seed} {kind.name}"), tell))
         with tempfile.TemporaryDirectory(prefix="faults-") as inputs:
             Path(inputs).chmod(0o755)  # children that are another user read them
-            write = kind.prepare(Path(inputs))
+            write = kind.ready(Path(inputs))
             for row in places(kind, write):
                 add(row)
             for writers in (2,) if quick else (2, 8):

@@ -1,10 +1,10 @@
 """The native code under valgrind's memcheck: the tests of every kernel, and what memcheck has to say of it, as rows of results/reliability/memcheck.json.
 
     make memcheck            every part, about two hours of one core
-    make memcheck QUICK=1    the golden streams alone, by the scalar kernels
+    make memcheck QUICK=1    the golden streams alone
 
 Memcheck sees what AddressSanitizer does not: values that were never written and yet decide. Errors with a frame in the native module are counted, and
-those that arise elsewhere (Python's small integers, the loader's strings) beside them. Golden streams run once more with origins: a byte that a
+those that arise elsewhere (Python's small integers, the loader's strings) beside them. Golden streams run with origins: a byte that a
 kernel left unwritten and Python looks at later is then found by where it was made.
 Children that tests start run without memcheck. Where there is no valgrind this says so and is no failure.
 """
@@ -50,26 +50,43 @@ print(crc32c(block(16, 16)[1]) == 1)
 
 @dataclass(frozen=True)
 class Part:
-    """Tests that one process runs."""
+    """What one process runs."""
 
-    paths: str
+    command: tuple[str, ...]
     isa: str = "scalar"
     origins: bool = False
-    left_out: str = ""  # an expression of pytest's -k
+    left_out: str = ""  # of tests: an expression of pytest's -k
     reason: str = ""
 
+    @property
+    def name(self) -> str:
+        return " ".join(self.command)
 
+    @property
+    def tests(self) -> bool:
+        return self.command[0].startswith("tests/")
+
+
+GOLDEN = ("-m", "tests.contract.parcel", "golden")
+PARCEL = ("-m", "tests.contract.parcel", "check", "PARCEL")
+DAMAGED = ("native/fuzz/payloads.py", "--cases", "400")
 PARTS = (
-    Part("tests/golden", origins=True),
-    Part("tests/coding"),
-    Part("tests/blocks"),
-    Part("tests/systems"),
-    Part("tests/golden", isa="avx2"),
-    Part("tests/core"),
-    Part("tests/format"),
-    Part("tests/contract", left_out="test_same_bits", reason="they compare processes that memcheck does not follow"),
-    Part("tests/native", left_out="test_large or test_interrupt", reason="they need gigabytes, and calls of a known length in time"),
+    Part(GOLDEN, origins=True),
+    Part(PARCEL),
+    Part(DAMAGED),
+    Part(GOLDEN, isa="avx2"),
+    Part(PARCEL, isa="avx2"),
+    Part(DAMAGED, isa="avx2"),
+    Part(("tests/golden",)),
+    Part(("tests/coding",)),
+    Part(("tests/blocks",)),
+    Part(("tests/format",)),
+    Part(("tests/core",)),
+    Part(("tests/systems",)),
+    Part(("tests/contract",), left_out="same_bits", reason="they compare processes that memcheck does not follow"),
+    Part(("tests/native",), left_out="test_large or test_interrupt or test_fuzz", reason="they need gigabytes, calls of a known length in time, or are parts above"),
 )
+QUICK = (1, 4)
 
 
 def valgrind(xml: Path, *, origins: bool = False) -> list[str]:
@@ -129,37 +146,45 @@ def armed() -> str:
 def measured(part: Part, number: int, folder: Path) -> dict:
     """The row of a part."""
     xml = folder / f"{number}.xml"
-    command = [*valgrind(xml, origins=part.origins), "-m", "pytest", "-q", "--capture=sys", "-p", "no:cacheprovider", "-p", "left_out", *part.paths.split()]
-    command += ["-k", f"not ({part.left_out})"] if part.left_out else []
+    command = [str(folder / "parcel") if word == "PARCEL" else word for word in part.command]
+    if part.tests:
+        command = ["-m", "pytest", "-q", "--capture=sys", "-p", "no:cacheprovider", "-p", "left_out", *command]
+        command += ["-k", f"not ({part.left_out})"] if part.left_out else []
     began = time.monotonic()
-    run = subprocess.run(command, env=environment(part.isa), cwd=ROOT, capture_output=True, text=True)
+    run = subprocess.run([*valgrind(xml, origins=part.origins), *command], env=environment(part.isa), cwd=ROOT, capture_output=True, text=True)
     seconds = time.monotonic() - began
-    summary = next((line for line in reversed(run.stdout.splitlines()) if re.search(r"\d+ (passed|failed|error)", line)), "")
-    counts = {word.rstrip("s"): int(n) for n, word in re.findall(r"(\d+) (passed|failed|skipped|deselected|errors?)", summary)}
-    if not counts:
-        raise SystemExit(f"memcheck: {part.paths}: no tests ran: {(run.stdout + run.stderr).strip()[-2000:]}")
+    if not xml.exists() or not xml.read_text().rstrip().endswith("</valgrindoutput>"):
+        raise SystemExit(f"memcheck: {part.name}: valgrind did not end: {(run.stdout + run.stderr).strip()[-2000:]}")
+    said = (run.stdout.strip().splitlines() or [""])[-1]
     inside, told, elsewhere = errors(xml)
-    for line in [line for line in run.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))] + told:
+    for line in [line for line in run.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))] + told + ([run.stderr.strip()[-1500:]] if run.returncode else []):
         print(f"memcheck: {line}", flush=True)
     row = {
-        "tests": part.paths,
+        "runs": part.name,
         "instruction set": part.isa,
         "origins tracked": part.origins,
-        **{key: counts.get(key, 0) for key in ("passed", "failed", "skipped", "deselected")},
+        **outcome(part, said),
+        "ended well": run.returncode == 0,
         "errors in the native module": sum(inside.values()),
         "errors elsewhere": sum(elsewhere.values()),
         "kinds elsewhere": dict(sorted(elsewhere.items())),
         "seconds": round(seconds),
     }
-    if part.left_out:
-        row |= {"left out": part.left_out, "because": part.reason}
-    row["failed"] += counts.get("error", 0)
-    return row
+    return row | ({"left out": part.left_out, "because": part.reason} if part.left_out else {})
+
+
+def outcome(part: Part, said: str) -> dict:
+    """What the last line of a part's output says of it, as counts."""
+    if part.tests:
+        return {word.rstrip("s"): int(n) for n, word in re.findall(r"(\d+) (passed|failed|skipped|deselected|errors?)", said)}
+    if said.startswith("{"):
+        return {"streams decoded and encoded": json.loads(said)["streams"]}
+    return {f"cases {word}": int(n) for n, word in re.findall(r"(\d+) (decoded|refused|state refused)", said)}
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="the golden streams by the scalar kernels; nothing is recorded")
+    parser.add_argument("--quick", action="store_true", help="the golden streams by scalar kernels and AVX2; nothing is recorded")
     parser.add_argument("--only", metavar="NUMBERS", help="these parts, such as 1,3; their rows take the place of the recorded ones")
     arguments = parser.parse_args()
     if not shutil.which("valgrind"):
@@ -170,34 +195,40 @@ def main() -> int:
     if fault:
         print(f"memcheck: {version} does not see what it should: {fault}", file=sys.stderr)
         return 1
-    chosen = [1] if arguments.quick else [int(n) for n in arguments.only.split(",")] if arguments.only else list(range(1, len(PARTS) + 1))
+    chosen = QUICK if arguments.quick else [int(n) for n in arguments.only.split(",")] if arguments.only else range(1, len(PARTS) + 1)
     commit = checkout_commit(ROOT / "src" / "tensorpress")
     rows: dict[int, dict] = {}
     if arguments.only and RECORD.exists():
         rows = {row["part"]: row for row in json.loads(RECORD.read_text())["rows"]}
     bad = 0
     with tempfile.TemporaryDirectory() as folder:
+        subprocess.run([sys.executable, "-m", "tests.contract.parcel", "pack", f"{folder}/parcel"], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
         for number in chosen:
             part = PARTS[number - 1]
-            print(f"memcheck: part {number} of {len(PARTS)}: {part.paths}, {part.isa}{', origins' if part.origins else ''} …", flush=True)
+            print(f"memcheck: part {number} of {len(PARTS)}: {part.name}, {part.isa}{', origins' if part.origins else ''} …", flush=True)
             row = {"part": number, **measured(part, number, Path(folder)), "commit": commit}
-            print(f"memcheck: {row['passed']} passed, {row['failed']} failed, {row['errors in the native module']} errors in the native module, {row['seconds']} s", flush=True)
-            bad += row["failed"] + row["errors in the native module"]
+            print(f"memcheck: {row['errors in the native module']} errors in the native module, {row['seconds']} s; ended {'well' if row['ended well'] else 'BADLY'}", flush=True)
+            bad += row["errors in the native module"] + (not row["ended well"])
             rows[number] = row
             if not arguments.quick:
-                ordered = [rows[n] for n in sorted(rows)]
-                record = {
-                    "command": "make memcheck",
-                    "commit": commit,
-                    "machine": machine(),
-                    "valgrind": version,
-                    "not instrumented": f"children that tests start; tests that import {', '.join(LEFT_OUT.split())} are skipped",
-                    "seconds": sum(r["seconds"] for r in ordered),
-                    "rows": ordered,
-                }
-                RECORD.parent.mkdir(parents=True, exist_ok=True)
-                RECORD.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+                keep([rows[n] for n in sorted(rows)], commit, version)
     return int(bad > 0)
+
+
+def keep(rows: list[dict], commit: str, version: str) -> None:
+    """Writes the record; parts that were not run are named in it."""
+    record = {
+        "command": "make memcheck",
+        "commit": commit,
+        "machine": machine(),
+        "valgrind": version,
+        "not instrumented": f"children that tests start; tests that import {', '.join(LEFT_OUT.split())} are skipped",
+        "not run": [PARTS[n].name for n in range(len(PARTS)) if n + 1 not in {row["part"] for row in rows}],
+        "seconds": sum(row["seconds"] for row in rows),
+        "rows": rows,
+    }
+    RECORD.parent.mkdir(parents=True, exist_ok=True)
+    RECORD.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n")
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from typing import Any
 from sanitize import build, instruction_sets, runtime
 
 ROOT = Path(__file__).resolve().parents[1]
-TESTS = ["tests/core/test_threads.py", "tests/native/test_interrupt.py", "tests/faults/test_threads.py"]
+TESTS = ["tests/core/test_threads.py", "tests/native/test_interrupt.py"]
 RACE = """
 extern "C" int counter, guard;
 int counter, guard;

@@ -173,7 +173,7 @@ def compare(commit: str, folder: Path) -> list[dict[str, Any]]:
 def result(commit: str, rows: Sequence[Mapping[str, Any]], seconds: float) -> dict[str, Any]:
     from tensorpress.evaluate.machine import machine
 
-    facts = {"command": "make reproducible", "commit": commit, "machine": machine(), "seconds": round(seconds, 1)}
+    facts = {"command": "make reproducible", "commit": commit, "machine": machine().partition(", commit ")[0], "seconds": round(seconds, 1)}
     return {**facts, "source_date_epoch": int(epoch(commit)), "tools": versions(), "conditions": [{**c, "umask": f"{c['umask']:03o}"} for c in CONDITIONS], "rows": list(rows)}
 
 

@@ -81,19 +81,28 @@ inline void learn(uint16_t* row, int symbol) {
 
 struct Scratch {
   std::vector<int16_t> roots, then;    // rows with a border of zeros: of all channels, of the reference's one
-  std::vector<int32_t> cross;          // [lanes][wide]
-  std::vector<int16_t> q, class_;      // [lanes][wide]
-  std::vector<float> scaled;           // [lanes][wide]
+  std::vector<int32_t> cross;          // [rows][wide]
+  std::vector<int16_t> q, class_;      // [rows][wide]
+  std::vector<float> scaled;           // [rows][wide]
   std::vector<uint8_t> phases, bytes;
   std::vector<uint16_t> rows;
   std::vector<uint32_t> records;
 };
 
-Scratch& own_scratch() {
-  thread_local Scratch scratch;
-  if (scratch.roots.capacity() + scratch.records.capacity() > size_t{1} << 23) scratch = {};  // a large map's memory is not kept for ever
-  return scratch;
-}
+struct OwnScratch {
+  Scratch& scratch;
+  OwnScratch() : scratch(kept()) {}
+  OwnScratch(const OwnScratch&) = delete;
+  ~OwnScratch() {
+    if (scratch.roots.capacity() + scratch.records.capacity() + scratch.cross.capacity() > size_t{1} << 20) scratch = {};  // a large map's memory is not kept
+  }
+
+ private:
+  static Scratch& kept() {
+    thread_local Scratch scratch;
+    return scratch;
+  }
+};
 
 #if defined(__AVX512F__)
 constexpr int block = 16;  // columns that wide loops take at once
@@ -300,9 +309,9 @@ class Walk {
         stride(columns + 4), plane(static_cast<size_t>(stride) * (static_cast<size_t>(task.rows) + 3)), across(task.map->columns) {
     scratch.roots.assign(m.channels * plane + 2 * block, 0);
     if (m.reference) scratch.then.assign(plane + 2 * block, 0);
-    const size_t all = lanes * static_cast<size_t>(wide);
+    const size_t all = static_cast<size_t>(task.rows) * static_cast<size_t>(wide);
     scratch.cross.resize(all), scratch.q.resize(all), scratch.class_.resize(all), scratch.scaled.resize(all);
-    for (int y = 0; y < lanes; ++y) at[y] = y * wide;
+    for (int y = 0; y < task.rows; ++y) at[y] = y * wide;  // lanes without a row look at the first one, and write nothing
   }
 
   // False where the coder has run past its data.
@@ -343,7 +352,7 @@ class Walk {
   const int64_t across;  // columns of the whole map
 
   Lanes weight[max_spatial] = {};
-  Lanes at, pace = {};                     // where a lane is in its row of the scratch; 1 if it moves on
+  Lanes at = {}, pace = {};                // where a lane is in its row of the scratch; 1 if it moves on
   alignas(64) int32_t ring[8][16] = {};    // roots of the last steps, behind two lanes of zeros
   Steps s;
   unsigned live = 0;                       // lanes that have begun and not ended
@@ -539,7 +548,8 @@ class Walk {
 };
 
 void encode(const MaxModel& m, const MaxTask& task, const MaxChoice& choice, std::vector<uint8_t>& out, const MapView* decoded, const MaxTrace& trace) {
-  Scratch& scratch = own_scratch();
+  const OwnScratch own;
+  Scratch& scratch = own.scratch;
   if (trace.q) {
     Tracer coder;
     Walk<Tracer>(m, task, coder, scratch, choice, decoded, trace).run();
@@ -552,7 +562,8 @@ void encode(const MaxModel& m, const MaxTask& task, const MaxChoice& choice, std
 
 bool decode(const MaxModel& m, const MaxTask& task, const uint8_t* data, size_t nbytes) {
   const MaxChoice none{0, 0.5};
-  Scratch& scratch = own_scratch();
+  const OwnScratch own;
+  Scratch& scratch = own.scratch;
   if (nbytes == 0) {
     Zeros coder;
     return Walk<Zeros>(m, task, coder, scratch, none, task.map, {}).run();

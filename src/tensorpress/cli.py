@@ -277,7 +277,7 @@ def plan_and_site(path: Path, site: str | None) -> tuple[Any, int]:
     if site is None:
         if len(names) == 1:
             return plan, 0
-        raise InputError(f"{path} has {len(names)} sites: choose one with --site, for example {names[0]!r}")
+        raise InputError(f"{path} has {len(names)} sites: choose one with --site" + (f", for example {names[0]!r}" if names else ""))
     if site in names:
         return plan, names.index(site)
     if site.isdigit() and int(site) < len(names):
@@ -399,6 +399,13 @@ def main() -> None:
         app()
     except TensorPressError as error:
         err.print(one_line(f"tensorpress: {error}"), style="red", highlight=False, soft_wrap=True)
+        sys.exit(2)
+    except OSError as error:  # a place or file that the system refuses where no command looked for it
+        place = "" if error.filename is None else f"{error.filename}: "
+        err.print(one_line(f"tensorpress: {place}{error.strerror or error}"), style="red", highlight=False, soft_wrap=True)
+        sys.exit(2)
+    except MemoryError:
+        err.print("tensorpress: not enough memory for this", style="red", highlight=False)
         sys.exit(2)
     except KeyboardInterrupt:  # typer catches most of them itself, and gives the same code
         sys.exit(130)

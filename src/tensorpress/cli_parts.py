@@ -24,7 +24,8 @@ class Bar:
     def __enter__(self) -> Bar:
         columns = (TextColumn("{task.description}", style="progress.description", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
         self.progress = Progress(*columns, console=err, transient=True, disable=not err.is_terminal)
-        self.progress.start()
+        if not self.progress.disable:
+            self.progress.start()
         self.task = self.progress.add_task("", total=None)
         return self
 
@@ -32,7 +33,8 @@ class Bar:
         self.progress.update(self.task, description=one_line(what), completed=done, total=total)
 
     def __exit__(self, *_: object) -> None:
-        self.progress.stop()
+        if not self.progress.disable:  # older versions of rich end even a bar that is not shown with a line
+            self.progress.stop()
 
 
 def parse_options(pairs: list[str]) -> dict[str, Any]:

@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import fnmatch
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -191,7 +192,10 @@ def open_dump(path: str | Path, *, max_nbytes: int = MAX_NBYTES) -> Dump:
 
 def _only_ours(file: Path, site: str, max_nbytes: int) -> None:
     """StreamError unless an array's metadata names our compressor alone, before zarr makes what else it may name."""
-    found = parse_json(file.read_bytes(), f"metadata of site {site}")
+    try:
+        found = json.loads(file.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise StreamError(f"metadata of site {site} is not JSON: {first_line(error)}") from None
     if not isinstance(found, dict):
         raise StreamError(f"metadata of site {site} is no JSON object")
     compressor = found.get("compressor")

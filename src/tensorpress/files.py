@@ -6,6 +6,8 @@ import ast
 import dataclasses
 import inspect
 import io
+import os
+import stat
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -27,10 +29,17 @@ from tensorpress.planning.plan import Plan
 
 
 def read_bytes(path: Path) -> bytes:
+    """All of a file; of a pipe or a device, which may have no end, at most MAX_NBYTES. InputError where it cannot be read or has more."""
     try:
-        return path.read_bytes()
+        with path.open("rb") as file:
+            if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                return file.read()
+            data = file.read(MAX_NBYTES + 1)
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from None
+    if len(data) > MAX_NBYTES:
+        raise InputError(f"{path}: no plain file, and more than {MAX_NBYTES:,} bytes come out of it")
+    return data
 
 
 def read_array(path: Path) -> NDArray[Any]:

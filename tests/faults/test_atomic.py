@@ -243,3 +243,22 @@ def test_no_folder_or_file_is_written_over(tmp_path, monkeypatch):
         with pytest.raises(InputError, match="is the working folder"), new_folder(here):
             pytest.fail("it would lose its folder")
     assert names(tmp_path) == ["file", "full", "here", "raced"] and names(tmp_path / "full") == names(tmp_path / "raced") == ["old"]
+
+
+def test_what_many_read_change_and_write_loses_nothing(tmp_path):
+    path = tmp_path / "count"
+    write_atomically(path, b"0")
+
+    def add() -> None:
+        for _ in range(10):
+            with atomic.alone_in(tmp_path):
+                write_atomically(path, str(int(path.read_text()) + 1).encode())
+
+    threads = [threading.Thread(target=add) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert path.read_text() == "80"
+    with atomic.alone_in(tmp_path / "missing"), pytest.raises(InputError, match="No such file"):
+        write_atomically(tmp_path / "missing" / "p", b"x")

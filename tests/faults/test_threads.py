@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import os
+import signal
 import threading
 from pathlib import Path
 from types import ModuleType
@@ -11,8 +13,9 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from tensorpress.core import registry
+from tensorpress.core import registry, threads
 from tensorpress.core.codec import Codec
+from tests.conftest import feature_map
 
 IDS = [card.id for card in registry.cards().values() if card.family == "features"]
 
@@ -58,6 +61,36 @@ def test_what_threads_do_to_one_another_is_seen(shared, monkeypatch):
     monkeypatch.setattr(registry, "build", build)
     with pytest.raises(AssertionError, match="make something else than one alone"):
         shared.share("zvc", {}, False, 16, 3)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_children_forked_while_threads_are_inside(monkeypatch):
+    """A child has none of its parent's native threads, and perhaps the parent's pool in the middle of its work."""
+    monkeypatch.setenv("TENSORPRESS_THREADS", "4")
+    monkeypatch.setattr(threads, "SHARE", 1 << 10)
+    x = feature_map((32, 64, 48))
+    codec = registry.build("dct_cm").fit([x])
+    wanted, stop = bytes(codec.encode_payload(x)), threading.Event()
+
+    def work() -> None:
+        while not stop.is_set():
+            assert bytes(codec.encode_payload(x)) == wanted
+
+    busy = [threading.Thread(target=work) for _ in range(4)]
+    for thread in busy:
+        thread.start()
+    try:
+        for _ in range(10):
+            child = os.fork()
+            if child == 0:
+                signal.alarm(30)  # a child that waits for a thread it has not
+                os._exit(0 if bytes(codec.encode_payload(x)) == wanted else 1)
+            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    finally:
+        stop.set()
+        for thread in busy:
+            thread.join()
 
 
 def test_errors_of_any_thread_come_out(shared):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import struct
+from pathlib import Path
 from typing import Any
 
 import minimal
@@ -15,7 +16,7 @@ from minimal.levels import numbers
 from minimal.parameters import LEVELS, ROWS
 
 import tensorpress
-from tensorpress.blocks import context_max_model, context_model, dct, klt, packers
+from tensorpress.blocks import context_max_model, context_model, dct, klt, map_kernel, packers
 from tensorpress.coding import huffman, tables
 from tensorpress.core import binary, container, payload, registry
 from tensorpress.core.stream import FRAME_NBYTES, Stream, frame_nbytes, read_frame, write_frame
@@ -23,6 +24,7 @@ from tensorpress.planning.bundle import read_bundle, write_bundle
 from tensorpress.planning.plan import MAX_ENTRIES, Plan
 from tensorpress.systems.features import klt as klt_system
 
+ROOT = Path(__file__).parents[2]
 LIBRARIES = {"zstd": "zstandard", "lz4": "lz4.block", "blosc2": "blosc2", "zfp": "zfpy"}
 FILES = ("raw-stream", "frame", "plan", "bundle")  # all others are payloads
 PAYLOADS = [name for name in EXAMPLES if name not in FILES]
@@ -120,6 +122,44 @@ def test_types_and_matrices():
     assert ", ".join(f"{n} {name}" for n, name in enumerate(names)) in section(3)
     assert " ".join(str(n) for n in dct._COSINES[1:]) in section(6)
     assert names == minimal.container.DTYPES
+
+
+def test_faults():
+    """The document's are ours, in the order of the native enumeration."""
+    table = re.search(r"^\| fault \|\n\|---\|\n((?:\|.*\n)+)", section(6), re.M)
+    assert table
+    shown = [line.strip("| ") for line in table[1].splitlines()]
+    ours = [re.sub(r"(0x)?\{.*?\}", "…", fault) for fault in map_kernel.FAULTS[map_kernel.OUTPUT_SMALL + 1 :]]
+    assert shown == ours
+    header = (ROOT / "native" / "include" / "tensorpress" / "payload.h").read_text()
+    found = re.search(r"enum class Fault[^{]*\{(.*?)\}", header, re.S)
+    assert found and len(re.findall(r"^\s*(\w+)", re.sub(r"//[^\n]*", "", found[1]).replace(",", "\n"), re.M)) == len(map_kernel.FAULTS)
+
+
+def one_form(x: float) -> str:
+    """A double as section 1 says, from the fewest digits that give it back."""
+    digits, exponent = next(f"{x:.{n}e}" for n in range(17) if float(f"{x:.{n}e}") == x).split("e")
+    sign, figures, e = "-" * digits.startswith("-"), digits.strip("-").replace(".", ""), int(exponent)
+    if 1e-4 <= abs(x) < 1e16 or x == 0:
+        figures = "0" * -e + figures if e < 0 else figures.ljust(e + 2, "0")
+        return sign + figures[: max(e, 0) + 1] + "." + figures[max(e, 0) + 1 :]
+    return f"{sign}{figures[0]}{'.' * (len(figures) > 1)}{figures[1:]}e{exponent[0]}{exponent[1:].zfill(2)}"
+
+
+def test_doubles_have_the_form_of_section_1():
+    rng = np.random.default_rng(9)
+    values = [1.0, 0.15, 1e-05, 1.5e16, 0.0001, 1e15, 1e16, 9007199254740993.0, 123456789012345680.0, -0.0, 5e-324, 1.7976931348623157e308, 1e22, 1e23, 1.5e-07, 0.1]
+    values += (rng.standard_normal(500) * 10.0 ** rng.integers(-30, 30, 500)).tolist()
+    values += np.float32(rng.standard_normal(200)).astype(float).tolist()
+    for x in values:
+        assert binary.canonical_json(x).decode() == one_form(x)
+
+
+def test_texts_have_the_form_of_section_1():
+    text = "".join(map(chr, range(0x21))) + '"\\/\x7f é ∑ 😀'
+    short = {8: "\\b", 9: "\\t", 10: "\\n", 12: "\\f", 13: "\\r"}
+    said = "".join(short.get(n, f"\\u{n:04x}") for n in range(0x20)) + ' \\"\\\\/\x7f é ∑ 😀'
+    assert binary.canonical_json(text).decode() == f'"{said}"'
 
 
 def test_codecs():
@@ -287,6 +327,9 @@ def test_overhead_of_plans_and_bundles():
     data = example("plan")
     header, sections = minimal.container.open_container(data, minimal.container.PLAN)
     assert len(data) == container_nbytes(len(binary.canonical_json(header)), {k: len(s) for k, s in sections.items()})
+    shown = section(21)
+    for formula in ("9 + v(h) + h + v(k) + Σ (v(", "+ v(n) + n + 4)", "98 + ", "107 + (digits of the number of frames) + v(n) + n", "12 + payload; 24 + payload", "takes 120 + ", "4,194,303"):
+        assert formula in shown
     plan = Plan.from_bytes(data)
     for count, size in ((1, 27), (0, 0), (12, 1000), (12345, 200_000)):
         frames = [b"x" * (size // max(count, 1))] * count

@@ -8,14 +8,19 @@ import random
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import minimal
 import pytest
 from compare import FOREIGN, options_of, our_bundle, our_plan, ours, seen_by_both, their_bundle, their_plan, theirs, types_of
-from damage import SHAPES, damaged_bundle, damaged_plan
-from minimal.binary import FormatError
+from damage import SHAPES, container_of, damaged_bundle, damaged_plan
+from minimal.binary import FormatError, canonical, check
 
 from tensorpress.core import registry
+from tensorpress.core.container import STREAM, Container
+from tensorpress.core.errors import StreamError
+from tensorpress.core.payload import Reader
+from tensorpress.core.stream import Stream, read_frame
 from tensorpress.planning.plan import Plan
 
 HERE = Path(__file__).parent
@@ -104,6 +109,40 @@ def test_damage_to_the_container():
             assert theirs(data[:at]) is None and ours(data[:at]) is None
         assert theirs(bytes(flipped)) is None and ours(bytes(flipped)) is None
     assert theirs(data + b"\0") is None
+
+
+def test_what_is_newer_is_refused():
+    """Section 12: by both, whatever it means to a later version."""
+    data = (GOLDEN / "v1" / "huffman-default-relu.tp").read_bytes()
+    stream = Stream.from_bytes(data)
+    payload, params, state = bytes(stream.payload), dict(stream.params), {k: bytes(v) for k, v in stream.state.items()}
+
+    def made(codec: str = "huffman", more: dict[str, Any] | None = None, payload: bytes = payload, **also: bytes) -> bytes:
+        return Stream(codec, {**params, **(more or {})}, {"payload": payload, **also}, state).to_bytes()
+
+    def headed(more: dict[str, Any], version: int = 1) -> bytes:
+        box = Container.from_bytes(data, STREAM)
+        whole = bytearray(container_of(STREAM, canonical({**box.header, **more}), [(k, bytes(v)) for k, v in box.sections.items()]))
+        return bytes(whole) if version == 1 else bytes(whole[:4]) + bytes([version]) + bytes(whole[5:])
+
+    assert made() == headed({}) == data
+    newer = [made("huffman2"), made(more={"later": None}), made(more={"scale_rule": 1}), made(payload=b"\x0c" + payload[1:]), made(index=b"")]
+    newer += [headed({"later": 1}), headed({}, 2), headed({}, 0), headed({}, 255)]
+    for number, bad in enumerate(newer):
+        assert ours(bad) is None and theirs(bad) is None, number
+
+
+@pytest.mark.parametrize("version", [0, 2, 3])
+def test_frames_of_other_versions_are_refused(version):
+    data = bytearray((GOLDEN / "v1" / "bound" / "narrow.tpf").read_bytes())
+    data[0] = data[0] & 0xFC | version
+    head = check(bytes(data[:8]))
+    index = minimal.open_stream((GOLDEN / "v1" / facts(GOLDEN / "v1" / "bound" / "narrow.tpf")["stream"]).read_bytes()).payload
+    data[8:12] = check(index[: Reader(index).index_nbytes], head).to_bytes(4, "little")
+    with pytest.raises(FormatError, match="version"):
+        minimal.open_frame(bytes(data))
+    with pytest.raises(StreamError, match="version"):
+        read_frame(bytes(data))
 
 
 @pytest.mark.parametrize("name", ["small.tpp", "small.tpb", "narrow.tpf", "wide.tpf"])

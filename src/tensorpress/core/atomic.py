@@ -102,6 +102,17 @@ def new_folder(path: str | Path) -> Iterator[Path]:
         raise InputError(f"cannot write {path}: {error.strerror or error}") from None
 
 
+@contextlib.contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Others who ask for the same folder wait until the block ends: for a file that is read, changed and written again."""
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):  # no such folder, which writing will tell, or a file system without locks
+            handle = os.open(folder, os.O_RDONLY)
+            stack.callback(os.close, handle)
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
 def make_folder(path: Path) -> None:
     """`path` and the folders above it, where they are not there yet; InputError where that cannot be."""
     try:

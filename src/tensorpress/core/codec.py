@@ -244,7 +244,10 @@ class Codec:
             stripes[number] = None
             found.faults.setdefault(number, f"stripe {number} is lost: its reference is")
         if found.faults:  # those of a map of zeros stand in for what is lost, so that all else keeps its place
-            zeros = Reader(self.encode_payload(np.zeros(found.shape, found.dtype), reference=beside), max_nbytes=max_nbytes)
+            try:
+                zeros = Reader(self.encode_payload(np.zeros(found.shape, found.dtype), reference=beside), max_nbytes=max_nbytes)
+            except InputError as error:  # parameters of a stranger
+                raise StreamError(f"nothing can stand in for what is lost: {error}") from None
             stripes = [zero if stripe is None else stripe for stripe, zero in zip(stripes, [zeros.stripe() for _ in stripes])]
         whole = Writer(found.dtype, found.shape)
         for stripe in stripes:

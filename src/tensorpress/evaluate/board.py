@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tensorpress.core import registry
-from tensorpress.core.atomic import make_folder, write_atomically
+from tensorpress.core.atomic import alone_in, make_folder, write_atomically
 from tensorpress.core.errors import InputError, TensorPressError
 from tensorpress.evaluate.curves import bd_rate, ratio_at_kl
 from tensorpress.evaluate.energy import MEMORIES, with_logic
@@ -470,12 +470,13 @@ def _collect(results: Any, total: int, what: str, progress: Progress, troubles: 
 
 
 def save(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write rows over those of the same name in `path`, and keep the others."""
-    kept: list[Any] = []
-    if path.exists():
-        names = {row["name"] for row in rows}
-        try:
-            kept = [row for row in json.loads(path.read_text()) if row["name"] not in names]
-        except (ValueError, TypeError, KeyError):
-            raise InputError(f"{path} is there and is no leaderboard: nothing was written over it") from None
-    write_atomically(path, (json.dumps(compared([*kept, *rows]), indent=1, allow_nan=False) + "\n").encode())
+    """Write rows over those of the same name in `path`, and keep the others, also those that another process writes at the same time."""
+    with alone_in(path.parent):
+        kept: list[Any] = []
+        if path.exists():
+            names = {row["name"] for row in rows}
+            try:
+                kept = [row for row in json.loads(path.read_text()) if row["name"] not in names]
+            except (ValueError, TypeError, KeyError):
+                raise InputError(f"{path} is there and is no leaderboard: nothing was written over it") from None
+        write_atomically(path, (json.dumps(compared([*kept, *rows]), indent=1, allow_nan=False) + "\n").encode())
