@@ -147,6 +147,7 @@ def test_lz4_gives_no_more_than_is_asked_for():
     for asked in (0, 10, 25, 27):
         with pytest.raises(ValueError, match="lz4"):
             ours.lz4(b"\x1fA\x01\x00\x05\x10B", asked)
+    assert ours.lz4(b"\x17A", 1) == b"A" == pytest.importorskip("lz4.block").decompress(b"\x17A", uncompressed_size=1)
     with pytest.raises(ValueError, match="0 bytes back"):
         ours.lz4(b"\x1fA\x00\x00\x05\x10B", 26)
 
