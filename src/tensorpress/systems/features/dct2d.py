@@ -40,7 +40,7 @@ CARD = Card(
 )
 N, SHIFT, ESCAPE = 8, 16, 255
 OFFSET = 0.4  # of the quantiser: less than a half widens the zero
-FEW = 1 << 12  # blocks that are decoded at a time
+FEW = 1 << 12  # blocks that are worked on at a time: they are doubles meanwhile
 Blocks = NDArray[Any]  # (n, 8, 8)
 
 
@@ -90,11 +90,18 @@ class Planes(Stage[LevelMap, None]):
 
     def encode(self, x: LevelMap, out: Writer) -> None:
         channels, _rows, columns = x.levels.shape
+        across = -(-columns // N)
         for number in range(stripe_count(out.shape)):
-            part = x.levels[:, number * STRIPE_ROWS : (number + 1) * STRIPE_ROWS].astype(np.int64) - x.zero
-            part = np.pad(part, ((0, 0), (0, N - part.shape[1]), (0, -columns % N)), mode="edge")
-            blocks = part.reshape(channels, N, -1, N).transpose(0, 2, 1, 3).reshape(-1, N, N)
-            out.stripe(self.packed(self.coded(blocks)))
+            stripe = x.levels[:, number * STRIPE_ROWS : (number + 1) * STRIPE_ROWS]
+            words, large = [], []
+            for some, along in pieces(channels, across):
+                part = stripe[some, :, along.start * N : along.stop * N].astype(np.int64) - x.zero
+                part = np.pad(part, ((0, 0), (0, N - part.shape[1]), (0, -part.shape[2] % N)), mode="edge")
+                flat = self.coded(part.reshape(len(part), N, -1, N).transpose(0, 2, 1, 3).reshape(-1, N, N)).reshape(-1)
+                symbol = np.where(flat > 0, 2 * flat - 1, -2 * flat)
+                words.append(np.minimum(symbol, ESCAPE).astype(np.uint8))
+                large.append(flat[symbol >= ESCAPE].astype("<i2"))
+            out.stripe(self.packed(np.concatenate(words), np.concatenate(large)))
 
     def decode(self, y: None, src: Reader) -> LevelMap:
         channels, rows, columns = chw(src.shape)
@@ -114,14 +121,10 @@ class Planes(Stage[LevelMap, None]):
         return LevelMap(levels, zero)
 
     @staticmethod
-    def packed(q: NDArray[np.int64]) -> bytes:
-        flat = q.reshape(-1)
-        symbol = np.where(flat > 0, 2 * flat - 1, -2 * flat)
-        large = symbol >= ESCAPE
-        words = np.where(large, ESCAPE, symbol).astype(np.uint8)
+    def packed(words: NDArray[np.uint8], large: NDArray[np.int16]) -> bytes:
         out = np.empty(-(-words.size // 8) + words.size + 1, np.uint8)
         nbytes = _native.zero_bitmap_encode(words, 1, out)
-        return nbytes.to_bytes(4, "little") + out[:nbytes].tobytes() + flat[large].astype("<i2").tobytes()
+        return nbytes.to_bytes(4, "little") + out[:nbytes].tobytes() + large.tobytes()
 
     @staticmethod
     def unpacked(data: memoryview, blocks: int, stripe: int) -> Callable[[int], NDArray[np.int64]]:
