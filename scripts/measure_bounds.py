@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
-SIZES = [1 << n for n in (17, 18, 19, 20)]  # values, whose time is taken
+SIZES = [1 << n for n in (16, 17, 18, 19)]  # values, whose time is taken
 DECLARED = 1 << 20  # values, whose memory is
 CHANNELS = 64
 TYPES = ("float32", "float16", "uint8")

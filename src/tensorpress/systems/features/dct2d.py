@@ -40,7 +40,7 @@ CARD = Card(
 )
 N, SHIFT, ESCAPE = 8, 16, 255
 OFFSET = 0.4  # of the quantiser: less than a half widens the zero
-FEW = 1 << 12  # blocks that are worked on at a time: they are doubles meanwhile
+FEW = 1 << 10  # blocks that are worked on at a time: they are doubles meanwhile
 Blocks = NDArray[Any]  # (n, 8, 8)
 
 
@@ -133,7 +133,8 @@ class Planes(Stage[LevelMap, None]):
         words = np.empty(count if count <= 8 * len(data) else 0, np.uint8)  # its bitmap is there before anything is allocated
         if len(data) < 4 or nbytes > len(data) - 4 or words.size < count or not _native.zero_bitmap_decode(np.frombuffer(data[4 : 4 + nbytes], np.uint8), 1, words):
             raise StreamError(f"stripe {stripe}: its bytes are not a zero bitmap of {count} coefficients and their non-zeros")
-        rest, large = data[4 + nbytes :], int(np.count_nonzero(words == ESCAPE))
+        size = FEW * N * N
+        rest, large = data[4 + nbytes :], sum(int(np.count_nonzero(words[at : at + size] == ESCAPE)) for at in range(0, count, size))
         if len(rest) != 2 * large:
             raise StreamError(f"stripe {stripe}: {len(rest)} bytes of large coefficients, {2 * large} are needed")
         at, escaped = 0, np.frombuffer(rest, "<i2")
@@ -151,7 +152,7 @@ class Planes(Stage[LevelMap, None]):
 
 
 def pieces(channels: int, across: int) -> Iterator[tuple[slice, slice]]:
-    """Channels and blocks side by side, in the order of a stripe's blocks, a few thousand blocks at a time: what is computed with stays small."""
+    """Channels and blocks side by side, in the order of a stripe's blocks, a thousand blocks at a time: what is computed with stays small."""
     if across >= FEW:
         yield from ((slice(c, c + 1), slice(a, min(a + FEW, across))) for c in range(channels) for a in range(0, across, FEW))
     elif across:
