@@ -29,7 +29,7 @@ ROOT = Path(__file__).parents[1]
 RECORD = ROOT / "results" / "reliability" / "architectures.json"
 TESTS = ("tests/golden", "tests/coding", "tests/core", "tests/blocks", "tests/format", "tests/systems")
 PURE = ("pytest", "iniconfig", "packaging", "pluggy", "pygments")  # of the test runner
-LIBRARIES = ("zstandard", "lz4", "blosc2", "zfpy")  # of codecs that are other people's, where they have wheels
+LIBRARIES = ("zstandard", "lz4", "zfpy")  # of codecs that are other people's; Blosc2 needs too much beside it
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,21 @@ MACHINES = {
         Machine("ppc64el", "ppc64le", "powerpc64le-linux-gnu", "qemu-ppc64le"),
     )
 }
+
+
+# golden streams and denormals in every float state that a caller's thread may have, against those of the usual one
+IN_STATES = """
+import ctypes, sys
+from tests.contract import parcel, test_same_bits
+def seen():
+    return test_same_bits.denormals(), parcel.check(parcel.golden(), without=sys.argv[1:])["values"]
+usual = seen()
+for state in test_same_bits.STATES:
+    test_same_bits.set_float_state(state)
+    assert seen() == usual, state
+    ctypes.CDLL("libm.so.6").fesetround(0)
+print(", ".join(test_same_bits.STATES))
+"""
 
 
 def run(command: list[str | Path], what: str, **options: object) -> str:
@@ -102,7 +117,7 @@ def site_of(of: Machine, folder: Path, python: str) -> Path:
     """A folder of what the tests import: the test runner, NumPy and libraries with wheels for that machine, in this machine's versions."""
     site = folder / "site"
     ready = site / ".ready"
-    wanted = [*PURE, *(("numpy", "ndindex", *LIBRARIES) if of.wheels else ())]
+    wanted = [*PURE, *(("numpy", *LIBRARIES) if of.wheels else ())]
     names = []
     for name in wanted:
         try:
@@ -151,13 +166,14 @@ def launcher(of: Machine, folder: Path, root: Path, python: str) -> Path:
     return path
 
 
-def compared(there: list[str | Path], environment: dict[str, str], folder: Path) -> dict[str, object]:
+def compared(of: Machine, there: list[str | Path], environment: dict[str, str], folder: Path) -> dict[str, object]:
     """Digests of golden streams and of a parcel, here and there, by kernels and by twins. They are strings of one and the same bits or this raises."""
     parcel = folder / "parcel"
     shutil.rmtree(parcel, ignore_errors=True)
     here = [sys.executable]
     run([*here, "-m", "tests.contract.parcel", "pack", parcel], "packing streams", cwd=ROOT)
     rows: dict[str, object] = {}
+    left: list[str] = []
     for name, arguments in {
         "golden streams": ["golden"],
         "golden streams, twins": ["golden", "--twin"],
@@ -174,6 +190,10 @@ def compared(there: list[str | Path], environment: dict[str, str], folder: Path)
         print(f"another_machine: {name}: {theirs['streams']} streams, {'the same bits' if same else 'OTHER BITS'} as on {ours['machine']}", flush=True)
         if not same:
             raise SystemExit(f"another_machine: {name}: {ours} here, {theirs} there")
+    if of.processor in ("x86_64", "aarch64"):  # whose float states the tests know
+        states = run([*there, "-c", IN_STATES, *left], "float states of the caller on the other machine", cwd=ROOT, env=environment).strip()
+        rows["float states of the caller that change nothing"] = states
+        print(f"another_machine: {states}: the same bits", flush=True)
     return rows
 
 
@@ -217,7 +237,7 @@ def main() -> int:
         "compiler": run([f"{of.triplet}-g++", "--version"], "the compiler").splitlines()[0],
         "Python": version,
         "NumPy": numpy,
-        **compared([there], environment, folder),
+        **compared(of, [there], environment, folder),
     }
     if arguments.quick:
         return 0
