@@ -59,7 +59,7 @@ faults: .venv/.with-test
 	@$(BIN)/python scripts/faults.py $(if $(QUICK),--quick) $(KILLS:%=--kills %) $(SEED:%=--seed %)
 
 race: .venv/.with-test
-	@$(BIN)/python scripts/race.py $(if $(QUICK),--quick)
+	@$(BIN)/python scripts/race.py $(if $(QUICK),--quick) $(ROUNDS:%=--rounds %)
 
 clean:
 	@rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
