@@ -32,7 +32,7 @@ class Kind:
     def ready(self, inputs: Path) -> Write:
         write = self.prepare(inputs)
         if self.extra != "zarr":  # its threads would be missing in a forked child
-            with contextlib.redirect_stdout(io.StringIO()):
+            with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):  # with which a command ends
                 write(inputs / f"first.{self.suffix}", 0)
         return write
 
