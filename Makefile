@@ -50,6 +50,9 @@ faults: .venv/.with-test ## writers killed at random moments, full disks, many w
 race: .venv/.with-test ## native code under ThreadSanitizer: 16 threads on shared codecs (QUICK=1: one instruction set)
 	@$(BIN)/python scripts/race.py $(if $(QUICK),--quick)
 
+race: .venv/.with-test
+	@$(BIN)/python scripts/race.py $(if $(QUICK),--quick) $(ROUNDS:%=--rounds %)
+
 decoders: .venv/.with-test .venv/.with-peers .venv/.with-zfp ## damaged streams through both decoders: results/reliability/decoders.json (STREAMS=10000 of each codec, SEED=1)
 	@$(BIN)/python scripts/decoders.py $(STREAMS:%=--streams %) $(SEED:%=--seed %)
 
