@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
+from hypothesis import assume
 from hypothesis import strategies as st
 
 from tensorpress.blocks import channel_dct, dct
@@ -171,7 +172,7 @@ def test_what_is_decoded_is_finite_whatever_was_fitted(data: st.DataObject, code
         made = data.draw(fitted(codec, sample))
     except InputError as error:  # steps beyond float32: said, not written
         assert codec == "context" and "beyond what its models hold" in str(error)
-        return
+        assume(False)
     assert np.isfinite(made.decode(made.encode(x))).all()
 
 
