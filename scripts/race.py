@@ -21,6 +21,9 @@ from typing import Any
 
 from sanitize import build, instruction_sets, runtime
 
+from tensorpress.core.atomic import write_atomically
+from tensorpress.evaluate.machine import checkout_commit, cpu_model
+
 ROOT = Path(__file__).resolve().parents[1]
 TESTS = ["tests/core/test_threads.py", "tests/native/test_interrupt.py"]
 RACE = """
@@ -69,7 +72,7 @@ def main() -> int:
         return 0
     compiler, libraries = found
     work = ROOT / "build" / "race"
-    package, began = work / "package", time.monotonic()
+    package, began, commit = work / "package", time.monotonic(), checkout_commit(ROOT / "src" / "tensorpress")
     build(package, compiler, "TENSORPRESS_RACE")
     (work / "armed.cpp").write_text(RACE)
     subprocess.run([*compiler.split(), "-O1", "-g1", "-fsanitize=thread", "-fPIC", "-shared", "-o", work / "armed.so", work / "armed.cpp"], check=True)
@@ -105,12 +108,9 @@ def main() -> int:
             print("race: " + ", ".join(f"{k} {v}" for k, v in row.items() if k != "codecs"), flush=True)
     file = arguments.json or (None if arguments.quick else ROOT / "results" / "reliability" / "race.json")
     if file is not None:
-        from tensorpress.core.atomic import write_atomically
-        from tensorpress.evaluate.machine import checkout_commit, cpu_model
-
         version = subprocess.run([*compiler.split(), "--version"], capture_output=True, text=True).stdout.splitlines()[0]
         result = {
-            "command": f"make race ROUNDS={rounds}", "commit": checkout_commit(ROOT / "src" / "tensorpress"), "machine": f"{cpu_model()}, {len(os.sched_getaffinity(0))} cores, {version}",
+            "command": f"make race ROUNDS={rounds}", "commit": commit, "machine": f"{cpu_model()}, {len(os.sched_getaffinity(0))} cores, {version}",
             "seconds": round(time.monotonic() - began), "rows": rows,
         }  # fmt: skip
         file.parent.mkdir(parents=True, exist_ok=True)
