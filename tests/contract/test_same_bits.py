@@ -214,7 +214,7 @@ def test_mkldnn() -> None:
     """Bytes of one tensor are equal with mkldnn on and off; a pass that was written with either decodes to the same values with both."""
     torch = pytest.importorskip("torch")
     from tensorpress import features
-    from tensorpress.pytorch.attach import read_bundle
+    from tensorpress.planning.bundle import read_bundle
 
     torch.manual_seed(1)
     conv = torch.nn.Conv2d
