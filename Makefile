@@ -10,94 +10,77 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # Folders stand in the list as well: a file that was removed changes the date of its folder.
 SOURCES := pyproject.toml CMakeLists.txt $(shell find src native -name __pycache__ -prune -o -print)
 
-.PHONY: help setup demo test bench lint golden sizes instructions sanitize faults race memcheck dist reproducible sbom properties fuzz aarch64 decoders same-bits clean
+.PHONY: $(shell grep -oE "^[a-z0-9-]+:.*\#\# " $(firstword $(MAKEFILE_LIST)) | cut -d: -f1)
 .DELETE_ON_ERROR:
 
-help:
-	@echo "make demo    compress a small network's feature maps four ways and write demo-report.html"
-	@echo "make test    run the tests on the installed package"
-	@echo "make setup   only install: .venv/bin/tensorpress works afterwards"
-	@echo "make bench   measure speed and memory beside others (QUICK=1: within 5 minutes; JSON=FILE: write rows, facts, a page)"
-	@echo "make lint    ruff and mypy"
-	@echo "make golden  write golden files of new cases, and check that all others are as they were"
-	@echo "make sizes   write benchmarks/sizes.csv anew (its difference is to be reviewed)"
-	@echo "make instructions  write benchmarks/instructions.csv anew: callgrind's counts (likewise)"
-	@echo "make sanitize  native code under AddressSanitizer and UBSan: tests and damaged payloads (QUICK=1: some of them)"
-	@echo "make faults  writers killed at random moments, full disks, many writers (KILLS=200, SEED=1, QUICK=1)"
-	@echo "make race    native code under ThreadSanitizer: 16 threads on shared codecs (QUICK=1: one instruction set)"
-	@echo "make memcheck  native code under valgrind's memcheck: tests of kernels, two hours (QUICK=1: golden streams alone)"
-	@echo "make dist    build sdist and wheel of the last commit into dist/, dated by it"
-	@echo "make reproducible  build them twice under different conditions and compare the bytes"
-	@echo "make sbom    the bill of materials of an installed package, CycloneDX JSON, into dist/; prints all licences"
-	@echo "make properties  every property on up to 20,000 random examples: results/reliability/properties.json (CASES=, SECONDS= of processor time each, SEED=)"
-	@echo "make fuzz    every decoder under libFuzzer, what Python reads under atheris (QUICK=1: 3 seconds each; RUNS=…; ONLY=target)"
-	@echo "make aarch64  the same bits on another processor: cross-compiled, run by qemu, compared with this machine (QUICK=1: digests alone)"
-	@echo "make decoders  damaged streams through both decoders: results/reliability/decoders.json (STREAMS=10000 of each codec, SEED=1)"
-	@echo "make same-bits  instruction sets, threads, twins and float states give the same bits, as rows (QUICK=1: none are written)"
-	@echo "make clean   remove .venv, the build and caches"
+help: ## this list
+	@sed -nE "s/^([a-z0-9-]+):.*## (.*)/make \1\t\2/p" $(firstword $(MAKEFILE_LIST)) | expand -t 20
 
-setup: .venv/.with-demo
+setup: .venv/.with-demo ## only install: .venv/bin/tensorpress works afterwards
 	@echo "TensorPress is ready: $(BIN)/tensorpress --help"
 
-demo: .venv/.with-demo
+demo: .venv/.with-demo ## compress a small network's feature maps four ways and write demo-report.html
 	@$(BIN)/tensorpress demo
 
-test: .venv/.with-test $(EXTRAS:%=.venv/.with-%)
+test: .venv/.with-test $(EXTRAS:%=.venv/.with-%) ## run the tests on the installed package
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(PYTEST_ARGS)
 
-bench: .venv/.with-demo .venv/.with-peers .venv/.with-zfp
+bench: .venv/.with-demo .venv/.with-peers .venv/.with-zfp ## measure speed and memory beside others (QUICK=1: within 5 minutes; JSON=FILE: write rows, facts, a page)
 	@$(BIN)/python benchmarks/run.py $(if $(QUICK),--quick) $(if $(JSON),--json $(JSON))
 
-lint: .venv/.with-lint
+lint: .venv/.with-lint ## ruff and mypy
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 
-golden: .venv/.with-test
+golden: .venv/.with-test ## write golden files of new cases, and check that all others are as they were
 	@$(BIN)/python -m tests.golden.make
 
-sizes: .venv/.with-test
+sizes: .venv/.with-test ## write benchmarks/sizes.csv anew (its difference is to be reviewed)
 	@$(BIN)/python -m benchmarks.sizes
 
-instructions: .venv/.with-test
+instructions: .venv/.with-test ## write benchmarks/instructions.csv anew: callgrind's counts (likewise)
 	@$(BIN)/python -m benchmarks.instructions
 
-sanitize: .venv/.with-test
+sanitize: .venv/.with-test ## native code under AddressSanitizer and UBSan: tests and damaged payloads (QUICK=1: some of them)
 	@$(BIN)/python scripts/sanitize.py $(if $(QUICK),--quick)
 
-faults: .venv/.with-test
+faults: .venv/.with-test ## writers killed at random moments, full disks, many writers (KILLS=200, SEED=1, QUICK=1)
 	@$(BIN)/python scripts/faults.py $(if $(QUICK),--quick) $(KILLS:%=--kills %) $(SEED:%=--seed %)
 
-race: .venv/.with-test
+race: .venv/.with-test ## native code under ThreadSanitizer: 16 threads on shared codecs (QUICK=1: one instruction set)
 	@$(BIN)/python scripts/race.py $(if $(QUICK),--quick)
 
-decoders: .venv/.with-test .venv/.with-peers .venv/.with-zfp
+race: .venv/.with-test
+	@$(BIN)/python scripts/race.py $(if $(QUICK),--quick) $(ROUNDS:%=--rounds %)
+
+decoders: .venv/.with-test .venv/.with-peers .venv/.with-zfp ## damaged streams through both decoders: results/reliability/decoders.json (STREAMS=10000 of each codec, SEED=1)
 	@$(BIN)/python scripts/decoders.py $(STREAMS:%=--streams %) $(SEED:%=--seed %)
 
-memcheck: .venv/.with-test
+memcheck: .venv/.with-test ## native code under valgrind's memcheck: tests of kernels, two hours (QUICK=1: golden streams alone)
 	@$(BIN)/python scripts/memcheck.py $(if $(QUICK),--quick)
 
-dist: .venv/.with-release
+dist: .venv/.with-release ## build sdist and wheel of the last commit into dist/, dated by it
 	@$(BIN)/python scripts/reproducible.py --dist
 
-reproducible: .venv/.with-release
+reproducible: .venv/.with-release ## build them twice under different conditions and compare the bytes
 	@$(BIN)/python scripts/reproducible.py
 
-sbom: .venv/.with-release
+sbom: .venv/.with-release ## the bill of materials of an installed package, CycloneDX JSON, into dist/; prints all licences
 	@$(BIN)/python scripts/sbom.py
 
-properties: .venv/.with-test
+properties: .venv/.with-test ## every property on up to 20,000 random examples: results/reliability/properties.json (CASES=, SECONDS= of processor time each, SEED=)
 	@$(BIN)/python scripts/properties.py $(if $(CASES),--cases $(CASES)) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED))
 
-fuzz: .venv/.with-test .venv/.with-fuzz
+fuzz: .venv/.with-test .venv/.with-fuzz ## every decoder under libFuzzer, what Python reads under atheris (QUICK=1: 3 seconds each; RUNS=…; ONLY=target)
 	@$(BIN)/python scripts/fuzz.py $(if $(QUICK),--quick) $(RUNS:%=--runs %) $(ONLY:%=--only %)
 
-aarch64: .venv/.with-test
+aarch64: .venv/.with-test ## the same bits on another processor: cross-compiled, run by qemu, compared with this machine (QUICK=1: digests alone)
 	@$(BIN)/python scripts/another_machine.py $(if $(QUICK),--quick)
 
-same-bits: .venv/.with-test
+same-bits: .venv/.with-test ## instruction sets, threads, twins and float states give the same bits, as rows (QUICK=1: none are written)
 	@$(BIN)/python scripts/same_bits.py $(if $(QUICK),--quick)
 
-clean:
+clean: ## remove .venv, the build and caches
 	@rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	@find . -name .git -prune -o -name __pycache__ -prune -exec rm -rf {} +
 
@@ -126,5 +109,5 @@ clean:
 	@if ls .venv/.with-* >/dev/null 2>&1; then \
 	  echo "TensorPress: installing the package with its extra '$*'"; quiet=-q; \
 	else echo "TensorPress: installing the package and what it needs (PyTorch is large: this may take some minutes)"; fi; \
-	$(PIP) install $$quiet -c constraints.txt "$$(ls ./.venv/wheel/*.whl)[$*]"
+	$(PIP) install $$quiet "$$(ls ./.venv/wheel/*.whl)[$*]"
 	@touch $@

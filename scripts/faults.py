@@ -1,6 +1,6 @@
 """Faults while output is written: killed writers, full disks, places that may only be read, many writers of one output.
 
-    make faults                      200 kills of each kind of output, 100 of the whole program: results/reliability/faults.json
+    make faults                      200 kills of each kind of output, 50 of the slow ones and of the whole program: results/reliability/faults.json
     make faults KILLS=20 SEED=7      fewer, at other moments
     make faults QUICK=1              a few of the light kinds, as the tests do it; no file is written
 
@@ -52,22 +52,22 @@ def measured(kinds: list[Kind], kills: int, seed: int, quick: bool) -> list[dict
         if missing:
             add({"kind": kind.name, "skipped": f"{kind.extra} is not installed"})
             continue
-        add(kill_writers(kind, kills, random.Random(f"{seed} {kind.name}"), tell))
+        add(kill_writers(kind, max(kills // 4, 1) if kind.slow and not quick else kills, random.Random(f"{seed} {kind.name}"), tell))
         with tempfile.TemporaryDirectory(prefix="faults-") as inputs:
             Path(inputs).chmod(0o755)  # children that are another user read them
             write = kind.ready(Path(inputs))
             for row in places(kind, write):
                 add(row)
             for writers in (2,) if quick else (2, 8):
-                add(crowd(kind, write, writers, 2 if quick else 10))
+                add(crowd(kind, write, writers, 2 if quick or kind.slow else 10))
     if len(kinds) == len(KINDS):
-        add(kill_programs(max(kills // 2, 1), random.Random(f"{seed} program"), tell))
+        add(kill_programs(max(kills // 4, 1), random.Random(f"{seed} program"), tell))
     return rows
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, help="of each kind (default: 200; with --quick 15)")
+    parser.add_argument("--kills", type=int, help="of each kind, of slow ones a fourth (default: 200; with --quick 15)")
     parser.add_argument("--seed", type=int, default=1, help="of the moments")
     parser.add_argument("--kind", action="append", choices=[kind.name for kind in KINDS], help="only this one; repeatable")
     parser.add_argument("--quick", action="store_true", help=f"only {', '.join(QUICK)}")

@@ -124,6 +124,11 @@ def program(target: str, programs: Path) -> list[str]:
     return [str(programs / f"fuzz_{target}")]
 
 
+def commit() -> str:
+    """Of the checkout; the targets of one run may be of another commit than those of the next."""
+    return subprocess.run(["git", "-C", str(ROOT), "rev-parse", "HEAD"], capture_output=True, text=True).stdout.strip()
+
+
 def corrupt_files(target: str) -> list[Path]:
     return sorted(p for p in (CORRUPT / target).glob("*") if p.is_file())
 
@@ -176,6 +181,7 @@ def fuzz(target: str, programs: Path, runs: int | None, seconds: int | None, see
         shutil.copy(path, CORRUPT / target / path.name)
     row = {
         "target": target,
+        "commit": commit(),
         "under": "atheris" if target in PYTHON_TARGETS else "libFuzzer, AddressSanitizer, UndefinedBehaviorSanitizer",
         "executions": int((executed or done or [reached[-1][0] if reached else "0"])[-1]),
         "seconds": round(time.monotonic() - began, 1),
@@ -229,15 +235,15 @@ def record(row: Mapping[str, Any], runs: int) -> None:
 
 
 def _record(new: Mapping[str, Any], runs: int) -> None:
-    old = json.loads(RESULTS.read_text())["rows"] if RESULTS.exists() else []
-    merged = sorted([row for row in old if row["target"] != new["target"]] + [new], key=lambda row: (row["target"] in PYTHON_TARGETS, row["target"]))
-    commit = subprocess.run(["git", "-C", str(ROOT), "rev-parse", "HEAD"], capture_output=True, text=True).stdout.strip()
+    before = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"rows": []}
+    kept = [{"commit": before["commit"], **row} for row in before["rows"] if row["target"] != new["target"]]
+    rows = sorted([*kept, new], key=lambda row: (row["target"] in PYTHON_TARGETS, row["target"]))
     facts = {
         "command": f"make fuzz RUNS={runs}",
-        "commit": commit,
+        "commit": new["commit"],
         "machine": machine(),
-        "seconds": round(sum(row["seconds"] for row in merged), 1),
-        "rows": merged,
+        "seconds": round(sum(row["seconds"] for row in rows), 1),
+        "rows": rows,
     }
     RESULTS.write_text(json.dumps(facts, indent=1) + "\n")
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from tensorpress import features
     from tensorpress.facade import decode, encode
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["InputError", "StreamError", "TensorPressError", "__version__", "decode", "encode", "features"]
 
 

@@ -58,7 +58,7 @@ def decode(data: Buffer, *, max_nbytes: int = MAX_NBYTES, recover: Literal[True]
 def decode(data: Buffer, *, max_nbytes: int = MAX_NBYTES, recover: bool = False) -> NDArray[Any] | Recovered:
     """The array of a self-contained stream, in its type and shape.
 
-    StreamError on anything but a whole, undamaged stream, and where the array would take more than `max_nbytes`.
+    StreamError on anything but a whole, undamaged stream, and where the array or the codec's state would take more than `max_nbytes` (1 GiB by default).
 
     With `recover` the payload may be damaged or cut, and what comes back unpacks as `array, lost`: the values of all stripes of 8 rows whose
     checks are right, 0 elsewhere, and a bool mask of the lost ones in the array's shape; `faults` says what is wrong. StreamError

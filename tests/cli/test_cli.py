@@ -177,6 +177,25 @@ def test_a_plan_bound_stream(call, refused, folder, plan, tmp_path):
     assert not (tmp_path / "z.tp").exists() and not (tmp_path / "z.npy").exists()
 
 
+def test_limits_and_names_from_files(call, folder, tmp_path):
+    """A limit reaches `inspect` and `decode`; what stands in a file is never taken for markup."""
+    from tensorpress.core.container import STREAM, Container
+    from tensorpress.core.stream import Stream
+
+    stream = tmp_path / "x.tp"
+    assert call("encode", folder / "x.npy", "-o", stream, "--codec", "raw")[0] == 0
+    needed = 4 * 16 * 12 * 12
+    for verb in (["inspect", stream], ["decode", stream, "-o", tmp_path / "y.npy"]):
+        assert call(*verb, "--max-nbytes", needed)[0] == 0
+        code, _, err = call(*verb, "--max-nbytes", needed - 1)
+        assert code == 2 and "over the limit" in err
+    found = Stream.from_bytes(stream.read_bytes())
+    wild = Stream(found.codec, {**found.params, "scale_rule": "[/wild]"}, found.sections, {"[/wild]": b"1"})
+    stream.write_bytes(wild.to_bytes())
+    code, out, _ = call("inspect", stream)
+    assert code == 0 and out.count("[/wild]") == 2 and Container.from_bytes(stream.read_bytes(), STREAM)
+
+
 def test_damaged_streams_are_recovered(call, refused, folder, plan, tmp_path):
     np.save(tmp_path / "x.npy", np.abs(np.load(folder / "x.npy")))
     assert call("encode", tmp_path / "x.npy", "-o", tmp_path / "x.tp", "--codec", "zvc")[0] == 0

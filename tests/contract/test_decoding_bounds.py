@@ -7,9 +7,14 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
-from tests.contract.test_contract import VARIANTS
+from tensorpress.core import payload as payloads
+from tensorpress.core.container import PLAN, Container
+from tensorpress.planning.plan import Plan
+from tests.conftest import feature_map
+from tests.contract.test_contract import CARDS, VARIANTS, fitted
 
 resource = pytest.importorskip("resource")
 
@@ -76,7 +81,65 @@ def run(script: str, *args: object) -> list:
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits of address space are those of Linux")
-@pytest.mark.parametrize("variant", VARIANTS, ids=lambda v: f"{v[0]}-{'-'.join(str(x) for x in v[1].values()) or 'default'}")
+@pytest.mark.parametrize("variant", [v for v in VARIANTS if {c.quality for c in CARDS if c.id == v[0]} != set(v[1])], ids=lambda v: f"{v[0]}-{'-'.join(str(x) for x in v[1].values()) or 'default'}")
 def test_a_payload_of_a_few_bytes_takes_no_more_than_its_shape_asks_for(variant):
     found, longest = run(CHILD, *variant, TIMES, BESIDE)
     assert set(found) <= {"array", "refused"} and "refused" in found and longest < 200
+
+
+# --- time, by counted work -------------------------------------------------------------------------------------------
+
+
+def calls(work: object) -> int:
+    """How many functions of Python and of libraries are called: work that does not depend on the machine."""
+    count = 0
+
+    def see(frame: object, event: str, arg: object) -> None:
+        nonlocal count
+        count += event in ("call", "c_call")
+
+    sys.setprofile(see)
+    try:
+        work()  # type: ignore[operator]
+    finally:
+        sys.setprofile(None)
+    return count
+
+
+def grows_linearly(work: object, sizes: tuple[int, ...]) -> None:
+    """What each further size costs is the same for each unit: calls(n) = a + b n, to a hundredth."""
+    counts = [calls(lambda n=n: work(n)) for n in sizes]  # type: ignore[operator,misc]
+    slopes = [(b - a) / (m - n) for a, b, n, m in zip(counts, counts[1:], sizes, sizes[1:])]
+    assert max(slopes) <= 1.01 * min(slopes) + 1, (sizes, counts)
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=lambda v: f"{v[0]}-{'-'.join(str(x) for x in v[1].values()) or 'default'}")
+def test_calls_grow_with_stripes_and_no_faster(variant):
+    codec, made = fitted(*variant, feature_map((4, 16, 5), signed=True)), {}
+    for stripes in (8, 32, 128):
+        made[stripes] = codec.encode_payload(feature_map((4, 8 * stripes, 5), signed=True))
+        codec.decode_payload(made[stripes])
+    grows_linearly(lambda n: codec.decode_payload(made[n]), tuple(made))
+
+
+def test_every_byte_is_hashed_once(monkeypatch):
+    hashed = []
+    real = payloads.crc32c
+    monkeypatch.setattr(payloads, "crc32c", lambda data, seed=0: hashed.append(len(data)) or real(data, seed))
+    for stripes in (4, 400):
+        codec = fitted("rle", {}, np.zeros((3, 8, 5), np.uint8))
+        data = codec.encode_payload(feature_map((3, 8 * stripes, 5)).astype(np.uint8))
+        hashed.clear()
+        codec.decode_payload(data)
+        assert sum(hashed) == len(data) - 8 * stripes  # head and stripes
+
+
+def test_containers_and_plans_grow_linearly():
+    sections = {n: Container(PLAN, {}, {str(i): b"" for i in range(n)}).to_bytes() for n in (100, 1000, 4000)}
+    grows_linearly(lambda n: Container.from_bytes(sections[n], PLAN), tuple(sections))
+    site = {"path": "a", "call": 0, "what": "relu", "view": "chw", "reads": 1}
+    codec = fitted("huffman", {}, np.arange(256, dtype=np.uint8))
+    row = {"site": site, "shape": [1], "codec": codec.id, "params": codec.params}
+    head = {"family": "features", "model": "", "meta": {}}
+    plans = {n: Container(PLAN, {**head, "entries": [row] * n}, {f"{i}/tables": codec.state["tables"] for i in range(n)}).to_bytes() for n in (10, 40, 160)}
+    grows_linearly(lambda n: Plan.from_bytes(plans[n]), tuple(plans))

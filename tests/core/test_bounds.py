@@ -347,3 +347,53 @@ def test_a_model_is_unpacked_to_its_limit_only():
             raise StreamError(str(error)) from None
 
     assert peak(work) < 2.5 * MAX_MODEL_NBYTES
+
+
+# --- what else takes a limit -----------------------------------------------------------------------------------------
+
+
+def test_one_cell_of_a_declared_giant_is_refused_before_its_cells_are_counted():
+    from tests.conftest import feature_map
+
+    codec = registry.build("context", {"backend": "fast"}).fit([feature_map((3, 16, 16))])
+    payload = codec.encode_payload(feature_map((3, 20, 9)))
+    needed = 4 * 3 * 20 * 9
+    last = codec.stage.decode_cell(payload, 5, max_nbytes=needed)  # type: ignore[attr-defined]
+    assert last[0].rows == slice(16, 20) and np.array_equal(last[1], codec.decode_payload(payload)[:, 16:20, 8:9])
+    with pytest.raises(InputError, match="cell 6 does not exist: the payload has 6"):
+        codec.stage.decode_cell(payload, 6)  # type: ignore[attr-defined]
+    with pytest.raises(StreamError, match="limit"):
+        codec.stage.decode_cell(payload, 0, max_nbytes=needed - 1)  # type: ignore[attr-defined]
+    giant = head(3, (3, 1 << 22, 1 << 7)) + bytes(8 << 19)
+    assert peak(lambda: codec.stage.decode_cell(giant, 0)) < 1 << 20  # type: ignore[attr-defined]
+
+
+def test_chunks_of_zarr_are_limited_by_the_reader_not_by_their_metadata():
+    pytest.importorskip("numcodecs")
+    from tensorpress.numcodec import TensorPress
+
+    x = np.ones((2, 3, 4), np.float32)
+    for compressor in (TensorPress("raw"), TensorPress.of(registry.build("raw").fit([x]))):
+        chunk = compressor.encode(x)
+        assert "max_nbytes" not in compressor.get_config()
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(TensorPress, "max_nbytes", x.nbytes)
+            assert compressor.decode(chunk).shape == x.shape
+            patched.setattr(TensorPress, "max_nbytes", x.nbytes - 1)
+            with pytest.raises(StreamError, match="limit"):
+                compressor.decode(chunk)
+
+
+def test_no_plugin_of_blosc2_is_looked_for():
+    blosc2 = pytest.importorskip("blosc2")
+    from tensorpress.core.payload import Reader as Payload
+
+    codec = registry.build("blosc2", {"scale": 1.0, "reciprocal": 1.0})
+    x = (np.arange(4096, dtype=np.uint8) % 7).reshape(4, 8, 128)
+    chunk = bytearray(Payload(codec.encode_payload(x)).stripe())
+    for at, value in ((2, chunk[2] | 0xE0), (2, chunk[2] & 0x1F | 3 << 5), (16, 35), (21, 200)):
+        out = Writer(x.dtype, x.shape)
+        out.stripe(bytes(chunk[:at]) + bytes([value]) + bytes(chunk[at + 1 :]))
+        with pytest.MonkeyPatch.context() as patched, pytest.raises(StreamError, match="another compressor or filter"):
+            patched.setattr(blosc2, "decompress2", None)  # the library is not asked
+            codec.decode_payload(out.finish())

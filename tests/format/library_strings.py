@@ -424,7 +424,7 @@ def lz4(data: bytes, nbytes: int) -> bytes:
         out += data[at : at + plain]
         at += plain
         if at == len(data):
-            if token & 15 or len(out) != nbytes:
+            if len(out) != nbytes:  # the last token's match length means nothing
                 raise ValueError(f"lz4: the block ends at {len(out)} bytes of {nbytes}")
             return bytes(out)
         offset = int.from_bytes(data[at : at + 2], "little")

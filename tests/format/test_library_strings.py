@@ -105,6 +105,7 @@ LONG_MATCHES = b"\x11x\x02\x54\x01\x00\x34\0\0\0\0\x01"  # two literals, each be
         (b"\x51A\x01\xfc", "is repeated that there is not"),
         (b"\x51A\x01\x40\x24", "a code that does not exist"),
         (b"\x09A\x01\x54\x01\x00\x00\x00\x01", "bits are left behind the sequences"),
+        (b"\x51A\x01\x20" + (1 << 4 | (1 << 26) - 1 << 9).to_bytes(5, "little"), "too many symbols"),
         (b"\x51A\x01\x80\x0f", "an FSE table of 2\\^20 states"),
         (b"\x51A\x01\x80\x00", "an FSE table"),
     ],
@@ -112,6 +113,14 @@ LONG_MATCHES = b"\x11x\x02\x54\x01\x00\x34\0\0\0\0\x01"  # two literals, each be
 def test_zstd_blocks_that_no_encoder_writes(body, said):
     with pytest.raises(ValueError, match=said):
         ours.zstd(FRAME_OF_10 + (len(body) << 3 | 5).to_bytes(3, "little") + body, 10)
+
+
+def test_zstd_heads_of_later_versions_and_of_dictionaries():
+    block = (10 << 3 | 1).to_bytes(3, "little") + b"0123456789"
+    assert ours.zstd(FRAME_OF_10 + block, 10) == ours.zstd(b"\x28\xb5\x2f\xfd\x21\0\x0a" + block, 10) == b"0123456789"
+    for head, said in ((b"\x28\x0a", "of a later version"), (b"\x21\x05\x0a", "needs a dictionary"), (b"\x20", "no frame|are asked for|cut")):
+        with pytest.raises(ValueError, match=said):
+            ours.zstd(b"\x28\xb5\x2f\xfd" + head + block, 10)
 
 
 def frame(body: bytes, count: int) -> bytes:
@@ -147,6 +156,7 @@ def test_lz4_gives_no_more_than_is_asked_for():
     for asked in (0, 10, 25, 27):
         with pytest.raises(ValueError, match="lz4"):
             ours.lz4(b"\x1fA\x01\x00\x05\x10B", asked)
+    assert ours.lz4(b"\x17A", 1) == b"A" == pytest.importorskip("lz4.block").decompress(b"\x17A", uncompressed_size=1)
     with pytest.raises(ValueError, match="0 bytes back"):
         ours.lz4(b"\x1fA\x00\x00\x05\x10B", 26)
 

@@ -7,11 +7,13 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
+from hypothesis import assume
 from hypothesis import strategies as st
 
 from tensorpress.blocks import channel_dct, dct
 from tensorpress.blocks.cells import boxes
 from tensorpress.core import registry
+from tensorpress.core.errors import InputError
 from tensorpress.core.payload import chw, stripe_count
 from tests.properties.cases import holds
 from tests.properties.strategies import BYTES, CARDS, FLOATS, Array, arrays, fitted, options, shapes
@@ -166,7 +168,11 @@ def test_klt_keeps_what_it_was_fitted_to_within_half_a_step(data: st.DataObject)
 def test_what_is_decoded_is_finite_whatever_was_fitted(data: st.DataObject, codec: str) -> None:
     sample = data.draw(arrays(FLOATS, shapes(empty=False, least_rank=1)))
     x = data.draw(arrays(FLOATS, sample.shape))
-    made = data.draw(fitted(codec, sample))
+    try:
+        made = data.draw(fitted(codec, sample))
+    except InputError as error:  # steps beyond float32: said, not written
+        assert codec == "context" and "beyond what its models hold" in str(error)
+        assume(False)
     assert np.isfinite(made.decode(made.encode(x))).all()
 
 

@@ -203,7 +203,18 @@ def test_int8_keeps_its_sign_where_no_sample_had_one(backend):
         assert np.array_equal(codec.decode(codec.encode(x)), x)
 
 
-def test_steps_beyond_float32_are_named():
-    x = np.array([[[1, -1, 0.25, 1]]], np.float32) * np.finfo(np.float32).max
-    with pytest.raises(InputError, match=r"step of .* is beyond"):
-        fitted(x, {"step": 6.0})
+@pytest.mark.parametrize("share", [1.0, 0.9])
+@pytest.mark.parametrize("step", [3.0, 6.0, 64.0])
+def test_steps_and_values_beyond_float32_are_named(step, share):
+    x = np.array([[[1, -1, 0.25, 1]]], np.float32) * np.float32(share) * np.finfo(np.float32).max
+    with pytest.raises(InputError, match="beyond what its models hold"):
+        fitted(x, {"step": step})
+
+
+@pytest.mark.parametrize("backend", ["max", "fast"])
+def test_a_reference_of_other_size_is_clamped(backend):
+    x = feature_map((5, 9, 9))
+    before = np.full(x.shape, np.finfo(np.float32).max, np.float32)
+    codec = fitted(x, {"backend": backend}, before)
+    plain = fitted(x, {"backend": backend})
+    assert np.array_equal(codec.decode_payload(codec.encode_payload(x, reference=before), reference=before), plain.decode(plain.encode(x)))

@@ -124,6 +124,7 @@ TARGET(in) {
       for (const Bytes& stripe : stripes) plain.insert(plain.end(), stripe.begin(), stripe.end());
       must(Bytes(out.begin() + 2 + 8 * f.stripes(), out.end()) == plain, "lanes encode to other bytes");
     }
+    if (!edits) return;
     for (Bytes& stripe : stripes) edit(edited, edits, stripe), stripe = Bytes(stripe);
   } else {
     std::size_t at = 0;

@@ -101,6 +101,7 @@ void part(Input& in, const MaxModel& m, const Shape& s) {
     must(promised == second.taken(), "two instruction sets promise otherwise");
     data = plain;
     must(decoded(*bodies.other) == promised, "what an encoder wrote does not come back");
+    if (!edits) return;
     edit(edited, edits, data);
     data = Bytes(data);
   }

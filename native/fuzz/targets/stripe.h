@@ -171,23 +171,23 @@ inline Bytes values_of(const Shape& shape, const Bytes& from, bool wild) {
 // `lossless`: what was decoded is encoded and decoded to the same again.
 template <class Body, class Rules>
 void stripe(Input& in, const Shape& shape, const Rules& rules, const MapKernel& kernel, const Pair<Body>& bodies, bool lossless) {
-  const int mode = in.byte();
-  Bytes data;
+  const int mode = in.byte(), edits = mode & 1 ? mode >> 1 & 3 : 0;
+  Input edited = in;  // changes stand in front of the values
+  for (int i = 0; i < 3 * edits; ++i) in.byte();
+  Bytes data = in.rest();
   if (mode & 1) {  // what an encoder writes, and then a little else
-    Input edits = in;  // they stand in front of the values
-    const int count = mode >> 1 & 3;
-    for (int i = 0; i < 3 * count; ++i) in.byte();
-    std::optional<Bytes> written = encoded(shape, values_of(shape, in.rest(), mode & 8), rules, kernel, bodies);
+    std::optional<Bytes> written = encoded(shape, values_of(shape, data, mode & 8), rules, kernel, bodies);
     if (!written) return;
-    must(decoded(shape, *written, rules, bodies).has_value(), "what an encoder wrote is refused");
-    data = std::move(*written);
-    edit(edits, count, data);
-    data = Bytes(data);  // as long as it is, and no longer
-  } else {
-    data = in.rest();
+    if (edits) {
+      edit(edited, edits, *written);
+      data = Bytes(*written);  // as long as it is, and no longer
+    } else {
+      data = std::move(*written);
+    }
   }
   const std::optional<Bytes> found = decoded(shape, data, rules, bodies);
-  if (!found || !lossless) return;
+  must(found || !(mode & 1) || edits, "what an encoder wrote is refused");
+  if (!found || !lossless || mode & 16) return;
   const std::optional<Bytes> again = encoded(shape, *found, rules, kernel, bodies);
   must(again && decoded(shape, *again, rules, bodies) == found, "decoded values are not encoded to themselves");
 }

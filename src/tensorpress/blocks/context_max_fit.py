@@ -41,7 +41,8 @@ def fit_max_model(samples: Sequence[Floats], before: Sequence[Floats] | None, wa
     plain = wanted.lossless or wanted.lagrangian <= 0
 
     def whole(x: Floats, offset: float) -> Array:
-        scaled = x * reciprocal[:, None, None]
+        with np.errstate(over="ignore"):  # what lies beyond float32 is clamped like any other
+            scaled = x * reciprocal[:, None, None]
         q = np.rint(scaled) if offset == 0.5 else np.copysign(np.floor(np.abs(scaled) + np.float32(offset)), scaled)
         return np.clip(q, -wanted.low, wanted.high).astype(np.int16)
 

@@ -24,7 +24,7 @@ Array = NDArray[Any]
 PEAK = 2047  # of a basis value: 12 bits, signed
 FIXED = 32767  # of a fixed-point sample: 16 bits, signed
 MAX_CHANNELS = 1 << 16  # 2^11 * 2^15 * 2^16 < 2^53
-FEW_VALUES = 1 << 20  # that are decoded at a time: they are doubles on the way
+FEW_VALUES = 1 << 18  # that are decoded at a time: they are doubles on the way
 FIT_VALUES = 1 << 22  # about how many values of the samples the fit sees
 
 

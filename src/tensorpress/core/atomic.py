@@ -32,16 +32,14 @@ def write_atomically(path: str | Path, data: Buffer) -> None:
     """
     try:
         target = behind_links(Path(path))
-        old = _opened(target)
-        if old is None:
-            _replace(target, data, None)
-            return
-        with os.fdopen(old, "wb") as file:
-            status = os.fstat(old)
-            if stat.S_ISREG(status.st_mode) and not _is_descriptor(target):
-                _replace(target, data, status)
-            else:
-                file.write(data)
+        handle, old = _opened(target), None
+        if handle is not None:
+            with os.fdopen(handle, "wb") as file:
+                old = os.fstat(handle)
+                if _is_descriptor(target) or not stat.S_ISREG(old.st_mode):
+                    file.write(data)
+                    return
+        _replace(target, data, old)
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror}") from None
 

@@ -68,7 +68,7 @@ class Stream:
 
     @classmethod
     def from_container(cls, box: Container, *, max_nbytes: int = MAX_NBYTES) -> Stream:
-        """StreamError where it does not hold what a stream has, other state than it says, or more state than `max_nbytes`."""
+        """StreamError where it does not hold what a stream has, other state than it says, or state of over `max_nbytes` (1 GiB by default)."""
         header = box.header
         if set(header) != {"codec", "params", "shared"} or not isinstance(header["params"], dict) or not isinstance(header["codec"], str):
             raise StreamError(f"stream header has the keys {sorted(header)}, not codec, params and shared")

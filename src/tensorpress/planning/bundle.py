@@ -41,7 +41,8 @@ def read_bundle(data: Buffer, plan: Plan, *, max_nbytes: int = MAX_NBYTES, recov
 
     With `recover` the frames may be damaged, cut or missing: see RecoveredBundle. What refers to a lost array is lost as well.
     """
-    box = Container.from_bytes(data, BUNDLE, max_nbytes=memoryview(data).nbytes, damaged="frames" if recover else "")  # what is made of frames is counted
+    nbytes = memoryview(data).nbytes  # frames are views of the data: what is made of them is counted
+    box = Container.from_bytes(data, BUNDLE, max_nbytes=nbytes, damaged="frames" if recover else "")
     header = box.header
     if set(header) != {"plan", "frames"} or set(box.sections) != {"frames"}:
         raise StreamError(f"bundle has the keys {sorted(header)} and sections {sorted(box.sections)}, not plan and frames, and frames")

@@ -127,9 +127,10 @@ def fit(config: Config, samples: Sequence[Array], references: Sequence[Array] | 
             raise InputError(f"context: {len(config.exponents)} exponents for {channels} channels")
         exponents = affordable(maps, float(np.float32(config.scale * config.step)), np.array(config.exponents))  # type: ignore[arg-type]
     base = float(np.float32(config.scale * config.step))
-    if not 1e-37 < base < 1e37:
-        raise InputError(f"context: a step of {base:g} is beyond what its models hold, 1e-37 to 1e37: scale the values")
     low, high = (config.zero_point, 255 - config.zero_point) if lossless else needed(maps, base, exponents)  # type: ignore[arg-type]
+    largest = base * 2.0 ** (float(exponents.max(initial=0)) / 8) * (max(low, high) + (not lossless))  # a decoded value, its centroid included
+    if not 1e-37 < base < 1e37 or largest > float(np.finfo(np.float32).max):
+        raise InputError(f"context: steps of {base:g} and values up to {largest:g} are beyond what its models hold: scale the tensor")
     wanted = Wanted(
         cells=config.backend == "fast", lossless=lossless, earlier=config.earlier, low=low, high=high, base=base, exponents=exponents,
         lagrangian=0.0 if lossless else config.lagrangian, rounding=0.5, centroids=config.centroids, neighbours=config.neighbours,

@@ -42,7 +42,7 @@ CARD = Card(
 )
 N, SHIFT, ESCAPE = 8, 16, 255
 OFFSET = 0.4  # of the quantiser: less than a half widens the zero
-FEW = 1 << 12  # blocks that are decoded at a time
+FEW = 1 << 10  # blocks that are worked on at a time: they are doubles meanwhile
 Blocks = NDArray[Any]  # (n, 8, 8)
 
 
@@ -92,11 +92,18 @@ class Planes(Stage[LevelMap, None]):
 
     def encode(self, x: LevelMap, out: Writer) -> None:
         channels, _rows, columns = x.levels.shape
+        across = -(-columns // N)
         for number in range(stripe_count(out.shape)):
-            part = x.levels[:, number * STRIPE_ROWS : (number + 1) * STRIPE_ROWS].astype(np.int64) - x.zero
-            part = np.pad(part, ((0, 0), (0, N - part.shape[1]), (0, -columns % N)), mode="edge")
-            blocks = part.reshape(channels, N, -1, N).transpose(0, 2, 1, 3).reshape(-1, N, N)
-            out.stripe(self.packed(self.coded(blocks)))
+            stripe = x.levels[:, number * STRIPE_ROWS : (number + 1) * STRIPE_ROWS]
+            words, large = [], []
+            for some, along in pieces(channels, across):
+                part = stripe[some, :, along.start * N : along.stop * N].astype(np.int64) - x.zero
+                part = np.pad(part, ((0, 0), (0, N - part.shape[1]), (0, -part.shape[2] % N)), mode="edge")
+                flat = self.coded(part.reshape(len(part), N, -1, N).transpose(0, 2, 1, 3).reshape(-1, N, N)).reshape(-1)
+                symbol = np.where(flat > 0, 2 * flat - 1, -2 * flat)
+                words.append(np.minimum(symbol, ESCAPE).astype(np.uint8))
+                large.append(flat[symbol >= ESCAPE].astype("<i2"))
+            out.stripe(self.packed(np.concatenate(words), np.concatenate(large)))
 
     def decode(self, y: None, src: Reader) -> LevelMap:
         channels, rows, columns = chw(src.shape)
@@ -116,14 +123,10 @@ class Planes(Stage[LevelMap, None]):
         return LevelMap(levels, zero)
 
     @staticmethod
-    def packed(q: NDArray[np.int64]) -> bytes:
-        flat = q.reshape(-1)
-        symbol = np.where(flat > 0, 2 * flat - 1, -2 * flat)
-        large = symbol >= ESCAPE
-        words = np.where(large, ESCAPE, symbol).astype(np.uint8)
+    def packed(words: NDArray[np.uint8], large: NDArray[np.int16]) -> bytes:
         out = np.empty(-(-words.size // 8) + words.size + 1, np.uint8)
         nbytes = _native.zero_bitmap_encode(words, 1, out)
-        return nbytes.to_bytes(4, "little") + out[:nbytes].tobytes() + flat[large].astype("<i2").tobytes()
+        return nbytes.to_bytes(4, "little") + out[:nbytes].tobytes() + large.tobytes()
 
     @staticmethod
     def unpacked(data: memoryview, blocks: int, stripe: int) -> Callable[[int], NDArray[np.int64]]:
@@ -132,7 +135,8 @@ class Planes(Stage[LevelMap, None]):
         words = np.empty(count if count <= 8 * len(data) else 0, np.uint8)  # its bitmap is there before anything is allocated
         if len(data) < 4 or nbytes > len(data) - 4 or words.size < count or not _native.zero_bitmap_decode(np.frombuffer(data[4 : 4 + nbytes], np.uint8), 1, words):
             raise StripeError(stripe, f"its bytes are not a zero bitmap of {count} coefficients and their non-zeros")
-        rest, large = data[4 + nbytes :], int(np.count_nonzero(words == ESCAPE))
+        size = FEW * N * N
+        rest, large = data[4 + nbytes :], sum(int(np.count_nonzero(words[at : at + size] == ESCAPE)) for at in range(0, count, size))
         if len(rest) != 2 * large:
             raise StripeError(stripe, f"{len(rest)} bytes of large coefficients, {2 * large} are needed")
         at, escaped = 0, np.frombuffer(rest, "<i2")
@@ -150,7 +154,7 @@ class Planes(Stage[LevelMap, None]):
 
 
 def pieces(channels: int, across: int) -> Iterator[tuple[slice, slice]]:
-    """Channels and blocks side by side, in the order of a stripe's blocks, a few thousand blocks at a time: what is computed with stays small."""
+    """Channels and blocks side by side, in the order of a stripe's blocks, a thousand blocks at a time: what is computed with stays small."""
     if across >= FEW:
         yield from ((slice(c, c + 1), slice(a, min(a + FEW, across))) for c in range(channels) for a in range(0, across, FEW))
     elif across:

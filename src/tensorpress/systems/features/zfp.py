@@ -85,9 +85,9 @@ class Zfp(Stage[Array, None]):
             if len(data) > 8 + blocks * 300:
                 raise StripeError(number, f"{len(data)} bytes, more than zfp writes for {blocks} blocks")
             try:
-                padded = bytearray(8 + blocks * 300)  # the library reads on where data ends; zeros that nobody writes to take no memory
-                padded[: len(data)] = data
-                out[:, rows] = self.zfpy._decompress(padded, self.zfpy.dtype_to_ztype(np.float32), part.shape, tolerance=self.tolerance)
+                padded = np.zeros(8 + blocks * 300, np.uint8)  # the library reads on where data ends; zeros that nobody writes to take no memory
+                padded[: len(data)] = np.frombuffer(data, np.uint8)
+                out[:, rows] = self.zfpy._decompress(padded.data, self.zfpy.dtype_to_ztype(np.float32), part.shape, tolerance=self.tolerance)
             except Exception as error:  # whatever the library raises on bad data
                 raise StripeError(number, str(error)) from None
         if np.isnan(out).any():
