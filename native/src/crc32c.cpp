@@ -5,7 +5,13 @@
 #if defined(__x86_64__)
 #pragma GCC diagnostic ignored "-Wuninitialized"  // GCC 12 warns of its own header
 #include <immintrin.h>
+#elif defined(__aarch64__) && defined(__linux__)
+#include <arm_acle.h>
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
 #endif
+
+#include "tensorpress/isa.h"
 
 namespace tensorpress {
 namespace {
@@ -89,18 +95,31 @@ TP_FOLDING std::uint32_t by_folding(const std::uint8_t* p, std::size_t n, std::u
   _mm_store_si128(reinterpret_cast<__m128i*>(words), y);
   return std::uint32_t(_mm_crc32_u64(_mm_crc32_u64(0, words[0]), words[1]));
 }
+#elif defined(__aarch64__) && defined(__linux__)
+__attribute__((target("+crc"))) std::uint32_t by_instruction(const std::uint8_t* p, std::size_t n, std::uint32_t c) {
+  for (; n >= 8; n -= 8, p += 8) {
+    std::uint64_t word;
+    std::memcpy(&word, p, 8);
+    c = __crc32cd(c, word);
+  }
+  for (; n; --n, ++p) c = __crc32cb(c, *p);
+  return c;
+}
 #endif
 
 }  // namespace
 
 std::uint32_t crc32c(const std::uint8_t* data, std::size_t nbytes, std::uint32_t seed) {
 #if defined(__x86_64__)
-  static const bool fast = __builtin_cpu_supports("sse4.2");
+  static const bool fast = !plain_code() && __builtin_cpu_supports("sse4.2");
   static const bool wide = fast && __builtin_cpu_supports("vpclmulqdq") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
   if (wide && nbytes >= 256) {
     const std::uint32_t folded = by_folding(data, nbytes, ~seed);
     return ~by_instruction(data + nbytes / 64 * 64, nbytes % 64, folded);
   }
+  if (fast) return ~by_instruction(data, nbytes, ~seed);
+#elif defined(__aarch64__) && defined(__linux__)
+  static const bool fast = !plain_code() && (getauxval(AT_HWCAP) & HWCAP_CRC32);
   if (fast) return ~by_instruction(data, nbytes, ~seed);
 #endif
   return ~by_tables(data, nbytes, ~seed);

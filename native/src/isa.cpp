@@ -6,15 +6,18 @@
 namespace tensorpress {
 namespace {
 
-Isa find() {
+std::string_view pinned() {
   const char* wanted = std::getenv("TENSORPRESS_ISA");
-  const std::string_view pinned = wanted ? wanted : "";
+  return wanted ? wanted : "";
+}
+
+Isa find() {
 #if defined(TP_X86)
   const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi2");
   const bool avx512 = avx2 && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
                       __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512vbmi2") && __builtin_cpu_supports("avx512cd");
-  if (avx512 && pinned != "avx2" && pinned != "scalar") return Isa::avx512;
-  if (avx2 && pinned != "scalar") return Isa::avx2;
+  if (avx512 && pinned() != "avx2" && pinned() != "scalar") return Isa::avx512;
+  if (avx2 && pinned() != "scalar") return Isa::avx2;
 #endif
   return Isa::scalar;
 }
@@ -23,6 +26,11 @@ Isa find() {
 
 Isa isa() {
   static const Isa found = find();
+  return found;
+}
+
+bool plain_code() {
+  static const bool found = pinned() == "scalar";
   return found;
 }
 

@@ -286,13 +286,29 @@ def decode_command(
     output: Annotated[Path, typer.Option("--output", "-o", help="The array to write: .npy, or .pt for a tensor.")],
     plan_path: Annotated[Path | None, typer.Option("--plan", help="The plan of a plan-bound stream.")] = None,
     max_nbytes: Annotated[int, typer.Option(help="Refuse arrays and plans larger than this.", min=1)] = MAX_NBYTES,
+    recover: Annotated[bool, typer.Option("--recover", help="Take what is intact of a damaged or cut stream: rows whose checks are right, 0 elsewhere.")] = False,
+    lost: Annotated[Path | None, typer.Option(help="With --recover: a .npy mask to write, true where values are lost.")] = None,
 ) -> None:
-    """A TensorPress stream back to an array file."""
-    from tensorpress.files import read_bytes, read_stream, write_array
+    """A TensorPress stream back to an array file.
 
-    array = read_stream(source, read_bytes(source), plan_path, max_nbytes)
-    write_array(output, array)
-    out.print(f"{output}: {array.dtype} {array.shape}")
+    Damage is an error, unless --recover is given: then what is wrong is told, a line each, and the intact rows are written.
+    """
+    from tensorpress.files import read_bytes, read_stream, recover_stream, write_array
+
+    if lost is not None and not recover:
+        raise InputError("--lost belongs to --recover")
+    if not recover:
+        array = read_stream(source, read_bytes(source), plan_path, max_nbytes)
+        write_array(output, array)
+        out.print(f"{output}: {array.dtype} {array.shape}")
+        return
+    found = recover_stream(source, read_bytes(source), plan_path, max_nbytes)
+    write_array(output, found.array)
+    if lost is not None:
+        write_array(lost, found.lost)
+    for fault in found.faults:
+        err.print(f"{source}: {fault}", style="yellow", highlight=False, markup=False, soft_wrap=True)
+    out.print(f"{output}: {found.array.dtype} {found.array.shape}, {int(found.lost.sum()):,} of {found.lost.size:,} values lost")
 
 
 @app.command()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from dataclasses import replace
+from typing import Any, Literal, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,8 +12,9 @@ from numpy.typing import NDArray
 from tensorpress.core import registry
 from tensorpress.core.binary import Buffer
 from tensorpress.core.codec import Codec
-from tensorpress.core.container import MAX_NBYTES
+from tensorpress.core.container import CHECK_NBYTES, MAX_NBYTES, STREAM, Container
 from tensorpress.core.errors import InputError
+from tensorpress.core.recover import Recovered
 from tensorpress.core.stream import Stream
 
 
@@ -49,10 +51,25 @@ def encode(x: Any, codec: str | Codec = "dct_cm", **options: Any) -> bytes:
     return codec.encode(array).to_bytes()
 
 
-def decode(data: Buffer, *, max_nbytes: int = MAX_NBYTES) -> NDArray[Any]:
+@overload
+def decode(data: Buffer, *, max_nbytes: int = MAX_NBYTES, recover: Literal[False] = False) -> NDArray[Any]: ...
+@overload
+def decode(data: Buffer, *, max_nbytes: int = MAX_NBYTES, recover: Literal[True]) -> Recovered: ...
+def decode(data: Buffer, *, max_nbytes: int = MAX_NBYTES, recover: bool = False) -> NDArray[Any] | Recovered:
     """The array of a self-contained stream, in its type and shape.
 
-    StreamError on anything but a whole, undamaged stream, and where the array would take more than `max_nbytes`.
+    StreamError on anything but a whole, undamaged stream, and where the array or the codec's state would take more than `max_nbytes` (1 GiB by default).
+
+    With `recover` the payload may be damaged or cut, and what comes back unpacks as `array, lost`: the values of all stripes of 8 rows whose
+    checks are right, 0 elsewhere, and a bool mask of the lost ones in the array's shape; `faults` says what is wrong. StreamError
+    where the header or the codec's state is damaged, or nothing of the payload is intact.
     """
+    if recover:
+        box = Container.from_bytes(data, STREAM, max_nbytes=memoryview(data).nbytes, damaged="payload")
+        stream = Stream.from_container(box, max_nbytes=max_nbytes)
+        codec = registry.build_from_stream(stream.codec, stream.params, stream.state)
+        last = bool(box.faults) and [*box.sections][-1] == "payload"
+        found = codec.recover(stream.payload, max_nbytes=max_nbytes, tail=CHECK_NBYTES if last else 0)
+        return replace(found, faults=(*box.faults.values(), *found.faults))
     stream = Stream.from_bytes(data, max_nbytes=max_nbytes)
     return registry.build_from_stream(stream.codec, stream.params, stream.state).decode(stream, max_nbytes=max_nbytes)

@@ -15,10 +15,12 @@ from numpy.typing import NDArray
 
 from tensorpress.core import registry
 from tensorpress.core.binary import Buffer
+from tensorpress.core.codec import Codec
 from tensorpress.core.container import BUNDLE, KINDS, MAX_NBYTES, PLAN, STREAM, Container
 from tensorpress.core.errors import InputError, StreamError
 from tensorpress.core.payload import Reader
-from tensorpress.core.stream import FRAME_NBYTES, Stream, read_frame
+from tensorpress.core.recover import Recovered
+from tensorpress.core.stream import FRAME_NBYTES, Frame, Stream, frame_front, read_frame
 from tensorpress.facade import as_array, decode
 from tensorpress.planning.plan import Plan, write_atomically
 
@@ -60,6 +62,24 @@ def write_array(path: Path, array: NDArray[Any]) -> None:
     write_atomically(path, out.getvalue())
 
 
+def recover_stream(path: Path, data: bytes, plan_path: Path | None, max_nbytes: int) -> Recovered:
+    """As `read_stream`, of a file that may be damaged or cut behind its header."""
+    try:
+        if plan_path is None:
+            return decode(data, max_nbytes=max_nbytes, recover=True)
+        plan = Plan.load(plan_path)
+        frame = frame_front(memoryview(data), 0, max_nbytes=max_nbytes, whole=False)
+        return _codec_of(frame, plan, plan_path).recover(frame.payload, max_nbytes=max_nbytes, trusted=True)
+    except StreamError as error:
+        raise StreamError(f"{path}: {error}") from None
+
+
+def _codec_of(frame: Frame, plan: Plan, plan_path: Path) -> Codec:
+    if frame.plan_id != plan.id or frame.site >= len(plan.entries):
+        raise StreamError(f"written with plan {frame.plan_id:08x}, site {frame.site}; {plan_path} is plan {plan.id:08x}")
+    return plan.entries[frame.site].codec
+
+
 def read_stream(path: Path, data: bytes, plan_path: Path | None, max_nbytes: int) -> NDArray[Any]:
     """The array of a self-contained stream, or with a plan of a plan-bound one."""
     try:
@@ -71,9 +91,8 @@ def read_stream(path: Path, data: bytes, plan_path: Path | None, max_nbytes: int
         frame = read_frame(data, max_nbytes=max_nbytes)
         if frame.nbytes != len(data):
             raise StreamError(f"{len(data) - frame.nbytes} bytes stand after the frame's end at {frame.nbytes}")
-        if frame.plan_id != plan.id or frame.site >= len(plan.entries):
-            raise StreamError(f"written with plan {frame.plan_id:08x}, site {frame.site}; {plan_path} is plan {plan.id:08x}")
-        return plan.entries[frame.site].codec.decode_payload(frame.payload, max_nbytes=max_nbytes)
+        array: NDArray[Any] = _codec_of(frame, plan, plan_path).decode_payload(frame.payload, max_nbytes=max_nbytes)
+        return array
     except StreamError as error:
         raise StreamError(f"{path}: {error}") from None
 

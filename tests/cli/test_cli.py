@@ -195,6 +195,31 @@ def test_limits_and_names_from_files(call, folder, tmp_path):
     assert code == 0 and out.count("[/wild]") == 2 and Container.from_bytes(stream.read_bytes(), STREAM)
 
 
+def test_damaged_streams_are_recovered(call, refused, folder, plan, tmp_path):
+    np.save(tmp_path / "x.npy", np.abs(np.load(folder / "x.npy")))
+    assert call("encode", tmp_path / "x.npy", "-o", tmp_path / "x.tp", "--codec", "zvc")[0] == 0
+    assert call("decode", tmp_path / "x.tp", "-o", tmp_path / "whole.npy")[0] == 0
+    data = (tmp_path / "x.tp").read_bytes()
+    (tmp_path / "x.tp").write_bytes(data[:-9])
+    refused("decode", tmp_path / "x.tp", "-o", tmp_path / "y.npy", says="section 'payload' ends at")
+    refused("decode", tmp_path / "x.tp", "-o", tmp_path / "y.npy", "--lost", tmp_path / "lost.npy", says="--lost belongs to --recover")
+    code, told, faults = call("decode", tmp_path / "x.tp", "-o", tmp_path / "y.npy", "--recover", "--lost", tmp_path / "lost.npy")
+    assert code == 0 and "768 of 2,304 values lost" in told and "stripe 1 (payload bytes" in faults and "is cut" in faults
+    lost, found, whole = (np.load(tmp_path / f"{name}.npy") for name in ("lost", "y", "whole"))
+    assert lost[:, 8:].all() and not lost[:, :8].any() and np.array_equal(found[:, :8], whole[:, :8]) and not found[:, 8:].any()
+
+
+def test_damaged_plan_bound_streams_are_recovered(call, refused, folder, plan, tmp_path):
+    shape = Plan.load(plan).entries[0].shape
+    np.save(tmp_path / "x.npy", np.ones(shape, np.float32))
+    assert call("encode", tmp_path / "x.npy", "-o", tmp_path / "x.tp", "--plan", plan, "--site", 0)[0] == 0
+    data = (tmp_path / "x.tp").read_bytes()
+    (tmp_path / "x.tp").write_bytes(data[:-1])
+    refused("decode", tmp_path / "x.tp", "-o", tmp_path / "y.npy", "--plan", plan, says="its head promised")
+    code, told, faults = call("decode", tmp_path / "x.tp", "-o", tmp_path / "y.npy", "--plan", plan, "--recover")
+    assert code == 0 and "values lost" in told and "is cut" in faults
+
+
 def test_inspect_list_show(call, folder, plan, tmp_path):
     call("encode", folder / "x.npy", "-o", tmp_path / "x.tp", "--codec", "klt")
     for path in (tmp_path / "x.tp", plan):

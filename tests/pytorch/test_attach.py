@@ -19,8 +19,9 @@ from tensorpress.core.payload import STRIPE_ROWS, Reader, Writer, chw, stripe_co
 from tensorpress.core.site import Site
 from tensorpress.core.stage import Stage
 from tensorpress.core.stream import write_frame
+from tensorpress.planning.bundle import read_bundle, write_bundle
 from tensorpress.planning.plan import Entry, Plan
-from tensorpress.pytorch.attach import attach, fingerprint, frame_nbytes, read_bundle, write_bundle
+from tensorpress.pytorch.attach import attach, fingerprint, frame_nbytes
 from tensorpress.pytorch.plan import FeaturePlan
 from tensorpress.pytorch.sites import find_sites
 from tensorpress.pytorch.taps import tapped

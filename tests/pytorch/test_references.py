@@ -11,7 +11,7 @@ from torch import nn
 from tensorpress import features
 from tensorpress.core.container import PLAN, Container
 from tensorpress.core.errors import InputError, StreamError
-from tensorpress.pytorch.attach import read_bundle, write_bundle
+from tensorpress.planning.bundle import read_bundle, write_bundle
 from tensorpress.pytorch.calibration import Calibration, channel_exponents
 from tensorpress.pytorch.statistics import Observed
 

@@ -7,6 +7,9 @@ enum class Isa : int { scalar, avx2, avx512 };
 
 Isa isa();
 
+// Whether TENSORPRESS_ISA=scalar asks for code without special instructions; for what chooses by itself.
+bool plain_code();
+
 template <class Body>
 const Body& choose(const Body& scalar, const Body& avx2, const Body& avx512) {
   switch (isa()) {

@@ -24,7 +24,7 @@ from tensorpress import _native
 from tensorpress.blocks import bits, dct
 from tensorpress.blocks.levels import TOP, LevelMap, Levels
 from tensorpress.core.codec import DeviceKernel
-from tensorpress.core.errors import StreamError
+from tensorpress.core.errors import StreamError, StripeError
 from tensorpress.core.payload import STRIPE_ROWS, Reader, View, Writer, chw, stripe_count
 from tensorpress.core.stage import Stage
 
@@ -414,5 +414,5 @@ class Cells(Stage[LevelMap, None]):
                 view[...] = cell.reshape(view.shape)
                 data = data[used:]
             if len(data):
-                raise StreamError(f"stripe {stripe} has {len(data)} bytes after its last cell")
+                raise StripeError(stripe, f"{len(data)} bytes after its last cell")
         return LevelMap(levels, zero)

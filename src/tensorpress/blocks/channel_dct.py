@@ -19,7 +19,7 @@ from tensorpress import _native
 from tensorpress.blocks import bits, dct
 from tensorpress.blocks.cells import make_rules
 from tensorpress.blocks.levels import TOP, LevelMap
-from tensorpress.core.errors import StreamError
+from tensorpress.core.errors import StreamError, StripeError
 from tensorpress.core.payload import STRIPE_ROWS, Reader, View, Writer, chw, stripe_count
 from tensorpress.core.stage import Stage
 
@@ -299,6 +299,6 @@ class ChannelDct(Stage[LevelMap, None]):
                 found = synthesise(symbols, rules) if place.transformed else rules.level_of[symbols]
                 view[...] = found.reshape(place.planes, view.shape[0], -1).transpose(1, 0, 2)
             if len(data):
-                raise StreamError(f"stripe {s} has {len(data)} bytes after its last plane")
+                raise StripeError(s, f"{len(data)} bytes after its last plane")
             part[...] = stripe.reshape(part.shape)
         return LevelMap(levels, zero)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from tensorpress.blocks.context_stage import ContextStage
 from tensorpress.blocks.uniform import as_float32, restore
 from tensorpress.core.binary import Buffer
-from tensorpress.core.errors import InputError, StreamError
+from tensorpress.core.errors import InputError, StripeError
 from tensorpress.core.payload import Reader, Writer, chw, head_bytes, placed
 from tensorpress.core.threads import threads
 
@@ -64,6 +64,6 @@ class ContextKernel:
         values = out.reshape(shape) if direct else np.empty(shape, out.dtype if whole else np.float32)
         fault, stripe = self.native.decode_payload(src.payload, src.head_nbytes, before, values, threads(out.size))
         if fault:
-            raise StreamError(f"stripe {stripe} is damaged: its bytes are not {self.codec} data of this shape, or its check fails")
+            raise StripeError(stripe, f"its bytes are not {self.codec} data of this shape, or its check fails")
         if not direct:
             out[...] = values.reshape(out.shape) if whole else restore(values, out.dtype).reshape(out.shape)

@@ -12,7 +12,7 @@ from tensorpress.blocks.context_max_model import MaxModel, whole_stripes
 from tensorpress.blocks.context_max_twin import STATES
 from tensorpress.blocks.context_stage import FEW_STRIPES, capped, plane
 from tensorpress.blocks.uniform import check_decodable, restore
-from tensorpress.core.errors import InputError, StreamError
+from tensorpress.core.errors import InputError, StreamError, StripeError
 from tensorpress.core.payload import STRIPE_ROWS, Reader, View, Writer, chw, stripe_count
 from tensorpress.core.stage import Stage
 from tensorpress.core.threads import threads
@@ -85,7 +85,7 @@ class MaxStage(Stage[Array, None]):
             beside = None if before is None else np.ascontiguousarray(before[:, first * STRIPE_ROWS : (first + FEW_STRIPES) * STRIPE_ROWS])
             bad = self.model.native.decode(stripes, beside, min(max(whole_stripes(count) - first, 0), len(stripes)), part, threads(part.size))
             if bad >= 0:
-                raise StreamError(f"stripe {first + bad} is damaged: its {len(stripes[bad])} bytes are not {self.codec} data of this shape")
+                raise StripeError(first + bad, f"its {len(stripes[bad])} bytes are not {self.codec} data of this shape")
         return (out if src.dtype in DIRECT else restore(out, src.dtype)).reshape(src.shape)
 
     def _check_channels(self, channels: int, size: int, error: type[Exception]) -> None:

@@ -14,7 +14,7 @@ from tensorpress.blocks.context_model import ContextModel
 from tensorpress.blocks.uniform import as_float32, check_decodable, restore
 from tensorpress.core.binary import Buffer
 from tensorpress.core.container import MAX_NBYTES
-from tensorpress.core.errors import InputError, StreamError
+from tensorpress.core.errors import InputError, StreamError, StripeError
 from tensorpress.core.payload import STRIPE_ROWS, Reader, View, Writer, chw, stripe_count
 from tensorpress.core.stage import Stage
 from tensorpress.core.threads import threads
@@ -101,7 +101,7 @@ class ContextStage(Stage[Array, None]):
             beside = None if before is None else np.ascontiguousarray(before[rows])
             bad = self.model.native.decode(stripes, beside, part, threads(part.size), map_rows=shape[1])
             if bad >= 0:
-                raise StreamError(f"stripe {first + bad} is damaged: its {len(stripes[bad])} bytes are not {self.codec} data of this shape")
+                raise StripeError(first + bad, f"its {len(stripes[bad])} bytes are not {self.codec} data of this shape")
             if not np.may_share_memory(part, out):
                 out[rows] = part
         return restore(out, src.dtype).reshape(src.shape)
@@ -128,7 +128,7 @@ class ContextStage(Stage[Array, None]):
         before = plane(reference, self.codec)
         beside = None if before is None else np.ascontiguousarray(before[:, box.rows])
         if self.model.native.decode([data], beside, out, 1, number, shape[1]) >= 0:
-            raise StreamError(f"stripe {stripe} is damaged: its {len(data)} bytes are not {self.codec} data of this shape")
+            raise StripeError(stripe, f"its {len(data)} bytes are not {self.codec} data of this shape", src.place(stripe))
         return box, restore(out[box.channels, :, box.columns], src.dtype)
 
     def _check_channels(self, channels: int, size: int, error: type[Exception] | None = None) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tensorpress.coding import huffman, rans
-from tensorpress.core.errors import StreamError
+from tensorpress.core.errors import StreamError, StripeError
 from tensorpress.core.payload import STRIPE_ROWS, Reader, View, Writer, chw, stripe_count
 from tensorpress.core.stage import Stage
 
@@ -69,5 +69,5 @@ class EntropyStage(Stage[NDArray[Any], None]):
                     stripe[group.where] = coder.take(None, group.tables, math.prod(shape), self.dtype).reshape(shape)
                 coder.done()
             except StreamError as error:
-                raise StreamError(f"stripe {number}: {error}") from None
+                raise StripeError(number, str(error)) from None
         return symbols

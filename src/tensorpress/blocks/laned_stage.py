@@ -13,7 +13,7 @@ from tensorpress import _native
 from tensorpress.blocks.map_kernel import DIRECT, NOT_FINITE, OUTPUT_SMALL
 from tensorpress.blocks.uniform import QUANTISABLE, Uniform, as_float32, quantise, restore
 from tensorpress.coding.lanes import LaneTables, decode, encode
-from tensorpress.core.errors import InputError, StreamError
+from tensorpress.core.errors import InputError, StreamError, StripeError
 from tensorpress.core.payload import STRIPE_ROWS, Reader, View, Writer, chw, head_bytes, stripe_count
 from tensorpress.core.stage import Stage
 from tensorpress.core.threads import threads
@@ -41,7 +41,7 @@ class LanedStage(Stage[NDArray[np.uint8], None]):
             try:
                 stripe[...] = decode(src.stripe(), math.prod(stripe.shape), self.tables).reshape(stripe.shape)
             except StreamError as error:
-                raise StreamError(f"stripe {number}: {error}") from None
+                raise StripeError(number, str(error)) from None
         return symbols
 
 
@@ -94,6 +94,6 @@ class LanedKernel:
             view = np.empty(view.shape, np.float32 if out.dtype.kind == "f" else out.dtype)
         _, fault, stripe, *_ = self.native[out.dtype.kind].decode(src.payload, src.head_nbytes, view, self.step, threads(view.size))
         if fault:
-            raise StreamError(f"stripe {stripe} is damaged: its check fails, or its bytes are no rANS string of its symbols")
+            raise StripeError(stripe, "its check fails, or its bytes are no rANS string of its symbols")
         if not direct:
             out[...] = restore(view.reshape(out.shape), out.dtype)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tensorpress.blocks.words import Words, WordStage
-from tensorpress.core.errors import InputError, StreamError
+from tensorpress.core.errors import InputError, StreamError, StripeError
 
 
 def library(name: str, codec: str) -> Any:
@@ -40,12 +40,12 @@ class LibraryWords(WordStage):
         try:
             declared = self.declared(bytes(data))
             if declared != out.nbytes:
-                raise StreamError(f"stripe {stripe} declares {declared} bytes, its shape needs {out.nbytes}")
+                raise StripeError(stripe, f"it declares {declared} bytes, its shape needs {out.nbytes}")
             found = self.expand(bytes(data), out.nbytes)
         except StreamError:
             raise
         except Exception as error:  # whatever a library raises on bad data
-            raise StreamError(f"stripe {stripe} is damaged: {type(error).__name__}: {error}") from None
+            raise StripeError(stripe, f"{type(error).__name__}: {error}") from None
         if len(found) != out.nbytes:
-            raise StreamError(f"stripe {stripe} holds {len(found)} bytes, its shape needs {out.nbytes}")
+            raise StripeError(stripe, f"it holds {len(found)} bytes, its shape needs {out.nbytes}")
         out[...] = np.frombuffer(found, out.dtype)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from tensorpress import _native
 from tensorpress.blocks.levels import Levels
-from tensorpress.core.errors import InputError, StreamError
+from tensorpress.core.errors import InputError, StripeError
 from tensorpress.core.payload import Reader, chw, head_bytes
 from tensorpress.core.threads import threads
 
@@ -32,7 +32,7 @@ FAULTS = (
     "a section ends past its payload",
     "padding bits are not zero",
     "{at} bytes stand after the last cell",
-    "stripe is damaged: its check fails",
+    "the check of its stripe fails",
 )
 NOT_FINITE, OUTPUT_SMALL = 1, 2
 DIRECT = frozenset(np.dtype(d) for d in (np.float32, np.uint8, np.int8))  # types that kernels take as they are
@@ -86,7 +86,7 @@ class MapKernel:
         native = self.native[self.levels.zero_of(out.dtype)]
         _, fault, stripe, cell, at = native.decode(src.payload, src.head_nbytes, view, self.levels.scale_for(out.dtype), threads(view.size))
         if fault:
-            raise StreamError(f"stripe {stripe}, cell {cell}: {FAULTS[fault].format(at=at)}")
+            raise StripeError(stripe, f"cell {cell}: {FAULTS[fault].format(at=at)}")
         if not direct:
             with np.errstate(over="ignore"):
                 target[...] = view.reshape(out.shape)

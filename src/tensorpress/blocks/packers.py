@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from tensorpress import _native
 from tensorpress.blocks.levels import LevelMap, Levels
-from tensorpress.core.errors import InputError, StreamError
+from tensorpress.core.errors import InputError, StreamError, StripeError
 from tensorpress.core.payload import STRIPE_ROWS, Reader, View, Writer, chw, stripe_count
 from tensorpress.core.stage import Stage
 
@@ -71,7 +71,7 @@ class Packer(Stage[LevelMap, None]):
             found = self.unpack(data, stripe)
             if found != FINE:
                 place = f"its {data.size} bytes" if found == WRONG else f"{self.unit} {found} of its {data.size} bytes"
-                raise StreamError(f"stripe {number}: {place} do not fit {' x '.join(map(str, part.shape))} words")
+                raise StripeError(number, f"{place} do not fit {' x '.join(map(str, part.shape))} words")
             if stripe is not part:
                 part[...] = stripe
         return LevelMap(words, self.levels.zero_of(src.dtype))

@@ -12,7 +12,7 @@ from tensorpress import _native
 from tensorpress.blocks.cells import CellRules
 from tensorpress.blocks.levels import LevelMap, Levels
 from tensorpress.core.codec import DeviceKernel
-from tensorpress.core.errors import StreamError
+from tensorpress.core.errors import StreamError, StripeError
 from tensorpress.core.payload import STRIPE_ROWS, Reader, View, Writer, chw, stripe_count
 from tensorpress.core.stage import Stage
 
@@ -42,7 +42,7 @@ class WordStage(Stage[LevelMap, None]):
 
     def unpack(self, data: memoryview, out: Words, stripe: int) -> None:
         if len(data) != out.nbytes:
-            raise StreamError(f"stripe {stripe} has {len(data)} bytes, its shape needs {out.nbytes}")
+            raise StripeError(stripe, f"{len(data)} bytes, its shape needs {out.nbytes}")
         out[...] = np.frombuffer(data, out.dtype)
 
     def max_nbytes(self, words: int, itemsize: int) -> int:
@@ -86,4 +86,4 @@ class ZeroBitmap(WordStage):
 
     def unpack(self, data: memoryview, out: Words, stripe: int) -> None:
         if not _native.zero_bitmap_decode(np.frombuffer(data, np.uint8), out.itemsize, out.view(np.uint8)):
-            raise StreamError(f"stripe {stripe}: its {len(data)} bytes are not a zero bitmap of {out.size} words and their non-zeros")
+            raise StripeError(stripe, f"its {len(data)} bytes are not a zero bitmap of {out.size} words and their non-zeros")

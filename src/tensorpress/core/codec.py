@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from tensorpress.core.binary import MAX_VARINT_NBYTES, Buffer, canonical_json, digest, parse_json
 from tensorpress.core.container import MAX_NBYTES
 from tensorpress.core.device import blank, dtype_of, from_host, index_of, is_tensor, launching_beside, stays, to_device, to_host
-from tensorpress.core.errors import InputError, StreamError
+from tensorpress.core.errors import InputError, StreamError, StripeError
 from tensorpress.core.payload import Reader, Writer, check_size, index_nbytes, max_payload_nbytes, placed, sealed
+from tensorpress.core.recover import Recovered, lost_rows, salvage, stripes_of
 from tensorpress.core.stage import Stage
 from tensorpress.core.stream import MAX_FRAME_HEAD_NBYTES, Stream, frame_head, write_frame
 
@@ -210,14 +211,43 @@ class Codec:
         if out is not None:
             check_target(out, src)
         result = out if out is not None and out.flags.aligned else np.empty(src.shape, src.dtype)
-        if fused and self.kernel is not None and self.kernel.accepts(result.dtype, result.shape):
-            self.kernel.decode(src, result)
-        else:
-            result[...] = self.stage.decode(None, src)
+        try:
+            if fused and self.kernel is not None and self.kernel.accepts(result.dtype, result.shape):
+                self.kernel.decode(src, result)
+            else:
+                result[...] = self.stage.decode(None, src)
+        except StripeError as error:
+            raise StripeError(error.number, error.reason, src.place(error.number)) from None
         if out is None or out is result:
             return result
         out[...] = result
         return out
+
+    def recover(
+        self, payload: Buffer, *, max_nbytes: int = MAX_NBYTES, reference: Recovered | None = None, tail: int = 0, trusted: bool = False
+    ) -> Recovered:
+        """What is intact of a damaged payload, and a mask of the rest: whole stripes of 8 rows, each proved by its check.
+
+        `reference`, where the codec has one: a stripe reads the same rows of it, and is lost where they are. `tail`, `trusted`: as for `salvage`.
+        StreamError where nothing proves the payload's type and shape, or intact stripes are not this codec's.
+        """
+        found = salvage(payload, tail=tail, max_nbytes=max_nbytes, trusted=trusted)
+        stripes = found.stripes
+        beside = None if reference is None else self._checked_reference(reference.array, found.shape)
+        for number in stripes_of(reference.lost) if reference is not None else ():
+            stripes[number] = None
+            found.faults.setdefault(number, f"stripe {number} is lost: its reference is")
+        if found.faults:  # those of a map of zeros stand in for what is lost, so that all else keeps its place
+            zeros = Reader(self.encode_payload(np.zeros(found.shape, found.dtype), reference=beside), max_nbytes=max_nbytes)
+            stripes = [zero if stripe is None else stripe for stripe, zero in zip(stripes, [zeros.stripe() for _ in stripes])]
+        whole = Writer(found.dtype, found.shape)
+        for stripe in stripes:
+            assert stripe is not None
+            whole.stripe(stripe)
+        array = self.decode_payload(whole.finish(), max_nbytes=max_nbytes, reference=beside)
+        lost = lost_rows(found.shape, set(found.faults))
+        array[lost] = 0
+        return Recovered(array, lost, tuple(found.faults.values()))
 
     def encode_on_device(self, x: Any) -> Any:
         """The payload of tensor `x` as a uint8 tensor beside it, its stripes' checks left open (`sealed` puts them in).

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from tensorpress.core.binary import Buffer, canonical_json, crc32c, parse_json, read_varint, row_of_bytes, varint
@@ -20,6 +20,7 @@ from tensorpress.core.errors import InputError, StreamError
 VERSION = 1
 MAX_NBYTES = 1 << 30  # what a decoder may produce or hold unless told otherwise: 1 GiB
 MAX_SECTIONS = 1 << 16
+CHECK_NBYTES = 4
 STREAM, PLAN, BUNDLE = b"\x89TPS", b"\x89TPP", b"\x89TPB"
 MAX_HEADER_NBYTES = {STREAM: 1 << 20, PLAN: 1 << 24, BUNDLE: 1 << 20}  # parsed, a header takes up to 64 times its size
 KINDS = {STREAM: "stream", PLAN: "plan", BUNDLE: "bundle"}
@@ -36,6 +37,7 @@ class Container:
     kind: bytes
     header: Mapping[str, Any]
     sections: Mapping[str, Buffer]
+    faults: Mapping[str, str] = field(default_factory=dict)  # of sections that were taken although they are damaged
 
     def to_bytes(self) -> bytes:
         """InputError where `from_bytes` would refuse the header or the number of sections."""
@@ -58,10 +60,12 @@ class Container:
         return b"".join(parts)
 
     @classmethod
-    def from_bytes(cls, data: Buffer, kind: bytes, *, max_nbytes: int = MAX_NBYTES) -> Container:
+    def from_bytes(cls, data: Buffer, kind: bytes, *, max_nbytes: int = MAX_NBYTES, damaged: str = "") -> Container:
         """Parse and verify. StreamError names the byte and the reason. `max_nbytes` (1 GiB by default): of all of it.
 
         Sections are views of `data`. What is allocated is the header, parsed, and the names of the sections.
+        `damaged`: the section that may be: then its fault stands in `faults`, and where it is the last one it is all that is left of the
+        data, CHECK_NBYTES of which may be its check.
         """
         data = row_of_bytes(data)
         what = KINDS[kind]
@@ -100,6 +104,7 @@ class Container:
         if not isinstance(header, dict):
             raise StreamError("header is not a JSON object")
         sections: dict[str, Buffer] = {}
+        faults: dict[str, str] = {}
         for number, (encoded, nbytes) in enumerate(table):
             try:
                 name_text = encoded.decode()
@@ -107,17 +112,22 @@ class Container:
                 raise StreamError(f"name of section {number} is not UTF-8") from None
             if name_text in sections:
                 raise StreamError(f"section {name_text!r} stands twice")
-            if nbytes + 4 > len(data) - at:
-                raise StreamError(f"section {name_text!r} ends at {len(data)}, header promised {at + nbytes + 4}")
-            body = data[at : at + nbytes]
-            at += nbytes
-            if crc32c(body, section_seed(check, number)) != struct.unpack_from("<I", data, at)[0]:
-                raise StreamError(f"section {name_text!r} is damaged: the check over bytes {at - nbytes} to {at} fails")
-            at += 4
-            sections[name_text] = body
+            body, end = data[at : at + nbytes], at + nbytes + CHECK_NBYTES
+            fault = ""
+            if end > len(data):
+                fault = f"section {name_text!r} ends at {len(data)}, header promised {end}"
+            elif crc32c(body, section_seed(check, number)) != struct.unpack_from("<I", data, at + nbytes)[0]:
+                fault = f"section {name_text!r} is damaged: the check over bytes {at} to {at + nbytes} fails"
+            if fault and name_text != damaged:
+                raise StreamError(fault)
+            if fault and number == len(table) - 1:
+                body, end = data[at:], len(data)  # bytes may be missing or too many
+            if fault:
+                faults[name_text] = fault
+            at, sections[name_text] = end, body
         if at != len(data):
             raise StreamError(f"{len(data) - at} bytes stand after the end at {at}")
-        return cls(kind, header, sections)
+        return cls(kind, header, sections, faults)
 
     def breakdown(self) -> dict[str, int]:
         """Bytes by part; sums to `len(to_bytes())`."""

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from tensorpress import _native
 from tensorpress.core.binary import Buffer, crc32c, read_varint, row_of_bytes, varint
 from tensorpress.core.container import MAX_NBYTES, section_seed
-from tensorpress.core.errors import InputError, StreamError
+from tensorpress.core.errors import InputError, StreamError, StripeError
 
 STRIPE_ROWS = 8
 MAX_RANK = 8
@@ -116,8 +116,8 @@ class Writer:
         return b"".join([self._head, table, *self._stripes])
 
 
-def _parse(payload: memoryview, whole: int) -> tuple[int, Shape, int, int]:
-    """The twin of `_native.read_index`, which says what is wrong: (code of the type, shape, bytes of the head, stripes)."""
+def parse_head(payload: memoryview) -> tuple[int, Shape, int, int]:
+    """(code of the type, shape, bytes of the head, stripes); the stripe table is not looked at. StreamError says what is wrong."""
     if len(payload) < 2:
         raise StreamError(f"payload of {len(payload)} bytes is cut: it has no head")
     if payload[0] >= len(DTYPES):
@@ -130,14 +130,26 @@ def _parse(payload: memoryview, whole: int) -> tuple[int, Shape, int, int]:
         dims.append(dim)
     if math.prod(d for d in dims if d) > MAX_VALUES:
         raise StreamError(f"declared shape {tuple(dims)} has more than 2^40 values")
-    count = stripe_count(dims)
+    return payload[0], tuple(dims), at, stripe_count(dims)
+
+
+def _parse(payload: memoryview, whole: int) -> tuple[int, Shape, int, int]:
+    """The twin of `_native.read_index`, which says what is wrong."""
+    code, shape, at, count = parse_head(payload)
     end = at + 8 * count
     if end > len(payload):
         raise StreamError(f"stripe table ends at {end}, the payload at {len(payload)}")
     end += int(np.frombuffer(payload, "<u4", 2 * count, at)[::2].sum(dtype=np.int64))
     if end != whole:
         raise StreamError(f"stripes end at {end}, the payload at {whole}")
-    return payload[0], tuple(dims), at, count
+    return code, shape, at, count
+
+
+def check_needed(dtype: np.dtype, shape: Shape, max_nbytes: int) -> None:
+    """StreamError where a declared shape takes more than `max_nbytes`: decoders work in at most 4 bytes a value beside wide types."""
+    needed = math.prod(shape) * max(dtype.itemsize, 4)
+    if needed > max_nbytes:
+        raise StreamError(f"declared shape {shape} of {dtype} needs {needed} bytes, over the limit of {max_nbytes}")
 
 
 class Reader:
@@ -156,9 +168,7 @@ class Reader:
             code, self.shape, self.head_nbytes, self.stripes = index
         self.dtype = DTYPES[code]
         self.index_nbytes = self._at = self.head_nbytes + 8 * self.stripes
-        needed = math.prod(self.shape) * max(self.dtype.itemsize, 4)  # decoders work in at most 4 bytes a value beside wide types
-        if needed > max_nbytes:
-            raise StreamError(f"declared shape {self.shape} of {self.dtype} needs {needed} bytes, over the limit of {max_nbytes}")
+        check_needed(self.dtype, self.shape, max_nbytes)
         self._number, self._seed = 0, None
 
     def _entry(self, number: int) -> tuple[int, int]:
@@ -169,6 +179,11 @@ class Reader:
     def lengths(self) -> NDArray[np.int64]:
         """(stripes,) bytes of each stripe."""
         return np.frombuffer(self.payload, "<u4", 2 * self.stripes, self.head_nbytes)[::2].astype(np.int64)
+
+    def place(self, number: int) -> str:
+        """Where a stripe lies, for messages."""
+        at = self.index_nbytes + int(self.lengths[:number].sum())
+        return f" (payload bytes {at} to {at + int(self.lengths[number])})"
 
     def skip(self, stripes: int) -> None:
         """Pass over the next stripes without looking at them."""
@@ -184,7 +199,7 @@ class Reader:
             self._seed = crc32c(self.payload[: self.head_nbytes])
         data = self.payload[self._at : self._at + nbytes]
         if crc32c(data, section_seed(self._seed, number)) != check:
-            raise StreamError(f"stripe {number} is damaged: the check over payload bytes {self._at} to {self._at + nbytes} fails")
+            raise StripeError(number, "its check fails", self.place(number))
         self._at += nbytes
         self._number += 1
         return data

@@ -64,7 +64,11 @@ class Stream:
         `max_nbytes` (1 GiB by default) limits what is made of the data: its state here, the array in `Codec.decode`. The data itself is there already, and the
         payload is a view of it: a raw array of just `max_nbytes` opens, though its stream is longer.
         """
-        box = Container.from_bytes(data, STREAM, max_nbytes=memoryview(data).nbytes)
+        return cls.from_container(Container.from_bytes(data, STREAM, max_nbytes=memoryview(data).nbytes), max_nbytes=max_nbytes)
+
+    @classmethod
+    def from_container(cls, box: Container, *, max_nbytes: int = MAX_NBYTES) -> Stream:
+        """StreamError where it does not hold what a stream has, other state than it says, or state of over `max_nbytes` (1 GiB by default)."""
         header = box.header
         if set(header) != {"codec", "params", "shared"} or not isinstance(header["params"], dict) or not isinstance(header["codec"], str):
             raise StreamError(f"stream header has the keys {sorted(header)}, not codec, params and shared")
@@ -97,7 +101,7 @@ class Frame(NamedTuple):
     site: int
     plan_id: int
     payload: memoryview
-    nbytes: int  # of the whole frame
+    nbytes: int  # of the frame, as far as it is there
 
 
 def write_frame(payload: Buffer, site: int, plan_id: int) -> bytes:
@@ -126,7 +130,11 @@ def read_frame(data: Buffer, at: int = 0, *, max_nbytes: int = MAX_NBYTES) -> Fr
     if found is not None and found[4] < len(DTYPES) and found[5] * WIDEST_NBYTES <= max_nbytes:
         site, plan_id, start, end = found[:4]
         return Frame(site, plan_id, data[start:end], end)
-    # anything else is looked at step by step, to say what is wrong
+    return frame_front(data, at, max_nbytes=max_nbytes)  # looks at it step by step, to say what is wrong
+
+
+def frame_front(data: memoryview, at: int, *, max_nbytes: int, whole: bool = True) -> Frame:
+    """The frame at the front of `data`, byte `at` of something longer. Where it need not be `whole`, its payload may be cut after the stripe table."""
     if len(data) < FRAME_NBYTES:
         raise StreamError(f"frame at byte {at} is cut: {len(data)} bytes are left, its head has {FRAME_NBYTES}")
     (word,) = struct.unpack_from("<I", data, 0)
@@ -141,10 +149,10 @@ def read_frame(data: Buffer, at: int = 0, *, max_nbytes: int = MAX_NBYTES) -> Fr
     (plan_id,) = struct.unpack_from("<I", data, head - 4)
     (check,) = struct.unpack_from("<I", data, head)
     start = head + 4
-    if length > len(data) - start:
+    if length > len(data) - start and whole:
         raise StreamError(f"frame of site {site} ends at {at + len(data)}, its head promised {at + start + length}")
     payload = data[start : start + length]
-    index = payload[: Reader(payload, max_nbytes=max_nbytes).index_nbytes]
+    index = payload[: Reader(payload, max_nbytes=max_nbytes, nbytes=length).index_nbytes]
     if crc32c(index, crc32c(data[:head])) != check:
         raise StreamError(f"frame at byte {at} is damaged: the check over its head and index fails")
-    return Frame(site, plan_id, payload, start + length)
+    return Frame(site, plan_id, payload, start + len(payload))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tensorpress.core.binary import Buffer, canonical_json
-from tensorpress.core.container import BUNDLE, MAX_NBYTES, Container
 from tensorpress.core.errors import InputError, StreamError
 from tensorpress.core.site import Site
 from tensorpress.core.stream import frame_nbytes, read_frame
+from tensorpress.planning.bundle import write_bundle
 from tensorpress.planning.plan import Entry, Plan
 from tensorpress.pytorch.taps import refuse_opaque, tapped
 from tensorpress.pytorch.tensors import blank, images, images_there, restored
@@ -227,48 +227,3 @@ def attach(plan: Plan, model: nn.Module, *, exact: bool = True, keep: bool = Fal
     if keep and not exact:
         raise InputError("a simulation writes no streams to keep: attach with exact=True")
     return Run(plan, model, exact, keep, watch)
-
-
-def write_bundle(plan: Plan, frames: list[bytes]) -> bytes:
-    """All streams of one forward pass as one file, which names the plan by its full digest. FORMAT.md, section 10."""
-    return Container(BUNDLE, {"plan": plan.digest, "frames": len(frames)}, {"frames": b"".join(frames)}).to_bytes()
-
-
-def read_bundle(data: Buffer, plan: Plan, *, max_nbytes: int = MAX_NBYTES) -> list[tuple[int, Array]]:
-    """[(site's place in the plan, array)] in the order of writing. StreamError for damage, another plan, or over `max_nbytes` (1 GiB by default) in all."""
-    box = Container.from_bytes(data, BUNDLE, max_nbytes=memoryview(data).nbytes)  # frames are views of the data: what is made of them is counted
-    header: Mapping[str, Any] = box.header
-    if set(header) != {"plan", "frames"} or set(box.sections) != {"frames"}:
-        raise StreamError(f"bundle has the keys {sorted(header)} and sections {sorted(box.sections)}, not plan and frames, and frames")
-    if header["plan"] != plan.digest:
-        raise StreamError(f"bundle was written with plan {str(header['plan'])[:16]}…, this plan is {plan.digest[:16]}…")
-    body = memoryview(box.sections["frames"])
-    found: list[tuple[int, Array]] = []
-    by_site: list[list[Array]] = [[] for _ in plan.entries]
-    seen = [0] * len(plan.entries)
-    at, left = 0, max_nbytes
-    while at < len(body):
-        frame = read_frame(body, at, max_nbytes=left)
-        if frame.plan_id != plan.id or frame.site >= len(plan.entries):
-            found_is = f"frame at byte {at} is of site {frame.site} and plan {frame.plan_id:08x}"
-            raise StreamError(f"{found_is}; plan {plan.id:08x} has {len(plan.entries)} sites")
-        entry = plan.entries[frame.site]
-        reference = None
-        if entry.reference is not None:  # the same image's: frames of one site stand in the order of the batch
-            number, of = seen[frame.site], by_site[entry.reference]
-            if number >= len(of):
-                raise StreamError(f"frame at byte {at} of site {frame.site} comes before its reference, site {entry.reference}")
-            reference = of[number]
-        try:
-            array = entry.codec.decode_payload(frame.payload, max_nbytes=left, reference=reference)
-        except InputError as error:
-            raise StreamError(f"frame at byte {at} of site {frame.site}: {error}") from None
-        found.append((frame.site, array))
-        if frame.site in plan.referenced:
-            by_site[frame.site].append(array)
-        if entry.reference is not None:
-            seen[frame.site] += 1
-        at, left = at + frame.nbytes, left - array.nbytes
-    if len(found) != header["frames"]:
-        raise StreamError(f"bundle holds {len(found)} frames, its header promised {header['frames']}")
-    return found

@@ -26,7 +26,7 @@ from tensorpress.coding import rans
 from tensorpress.coding.tables import Tables
 from tensorpress.core.card import Card
 from tensorpress.core.codec import Codec
-from tensorpress.core.errors import InputError, StreamError
+from tensorpress.core.errors import InputError, StreamError, StripeError
 from tensorpress.core.payload import Writer
 
 CARD = Card(
@@ -127,17 +127,17 @@ class RangeWords(WordStage):
             raise StreamError("the state holds no ranges: nothing can be decoded")
         length = int.from_bytes(data[:4], "little")
         if len(data) < 4 or length > len(data) - 4:
-            raise StreamError(f"stripe {stripe} is cut: its symbols end at {4 + length} of {len(data)} bytes")
+            raise StripeError(stripe, f"it is cut: its symbols end at {4 + length} of {len(data)} bytes")
         try:
             numbers = rans.decode(data[4 : 4 + length], self.tables, out.size)
         except StreamError as error:
-            raise StreamError(f"stripe {stripe}: {error}") from None
+            raise StripeError(stripe, str(error)) from None
         rest = np.frombuffer(data[4 + length :], np.uint8)
         found = _native.ranges_decode(*self.ranges.native, numbers, rest, out)
         if found == WRONG:
-            raise StreamError(f"stripe {stripe}: {rest.size} bytes of offsets are not what its ranges need, or bits after them are not zero")
+            raise StripeError(stripe, f"{rest.size} bytes of offsets are not what its ranges need, or bits after them are not zero")
         if found != FINE:
-            raise StreamError(f"stripe {stripe}: the offset of word {found} leads out of its range")
+            raise StripeError(stripe, f"the offset of word {found} leads out of its range")
 
 
 def stage(config: Any, levels: Levels, state: Mapping[str, bytes]) -> RangeWords:

@@ -21,7 +21,7 @@ from tensorpress.blocks import dct
 from tensorpress.blocks.levels import TOP, Array, LevelMap, Levels
 from tensorpress.core.card import Card
 from tensorpress.core.codec import Codec
-from tensorpress.core.errors import InputError, StreamError
+from tensorpress.core.errors import InputError, StreamError, StripeError
 from tensorpress.core.payload import STRIPE_ROWS, Reader, View, Writer, chw, stripe_count
 from tensorpress.core.stage import Stage
 
@@ -132,11 +132,11 @@ class Planes(Stage[LevelMap, None]):
         nbytes, count = int.from_bytes(data[:4], "little"), blocks * N * N
         words = np.empty(count if count <= 8 * len(data) else 0, np.uint8)  # its bitmap is there before anything is allocated
         if len(data) < 4 or nbytes > len(data) - 4 or words.size < count or not _native.zero_bitmap_decode(np.frombuffer(data[4 : 4 + nbytes], np.uint8), 1, words):
-            raise StreamError(f"stripe {stripe}: its bytes are not a zero bitmap of {count} coefficients and their non-zeros")
+            raise StripeError(stripe, f"its bytes are not a zero bitmap of {count} coefficients and their non-zeros")
         size = FEW * N * N
         rest, large = data[4 + nbytes :], sum(int(np.count_nonzero(words[at : at + size] == ESCAPE)) for at in range(0, count, size))
         if len(rest) != 2 * large:
-            raise StreamError(f"stripe {stripe}: {len(rest)} bytes of large coefficients, {2 * large} are needed")
+            raise StripeError(stripe, f"{len(rest)} bytes of large coefficients, {2 * large} are needed")
         at, escaped = 0, np.frombuffer(rest, "<i2")
 
         def take(blocks: int) -> NDArray[np.int64]:

@@ -18,7 +18,7 @@ from tensorpress.blocks.stepped import SteppedConfig, stepped_codec
 from tensorpress.blocks.words import Words, WordStage
 from tensorpress.core.card import Card
 from tensorpress.core.codec import Codec
-from tensorpress.core.errors import StreamError
+from tensorpress.core.errors import StripeError
 
 CARD = Card(
     id="ebpc",
@@ -51,7 +51,7 @@ class BitPlanes(WordStage):
 
     def unpack(self, data: memoryview, out: Words, stripe: int) -> None:
         if not _native.ebpc_decode(np.frombuffer(data, np.uint8), out):
-            raise StreamError(f"stripe {stripe}: its {len(data)} bytes are not the bit planes of {out.size} words")
+            raise StripeError(stripe, f"its {len(data)} bytes are not the bit planes of {out.size} words")
 
 
 def build(config: Config, state: Mapping[str, bytes]) -> Codec:

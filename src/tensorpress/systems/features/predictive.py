@@ -21,7 +21,7 @@ from tensorpress.blocks.levels import LevelMap, Levels
 from tensorpress.blocks.stepped import SteppedConfig, stepped_codec
 from tensorpress.core.card import Card
 from tensorpress.core.codec import Codec
-from tensorpress.core.errors import InputError, StreamError
+from tensorpress.core.errors import InputError, StreamError, StripeError
 from tensorpress.core.payload import STRIPE_ROWS, Reader, View, Writer, chw, stripe_count
 from tensorpress.core.stage import Stage
 
@@ -88,7 +88,7 @@ class Residuals(Stage[LevelMap, None]):
             here = words[:, number * STRIPE_ROWS : (number + 1) * STRIPE_ROWS]
             data, part = src.stripe(), np.zeros(here.shape, np.uint8)
             if not _native.predictive_decode(np.frombuffer(data, np.uint8), part, self.predictor):
-                raise StreamError(f"stripe {number}: its {len(data)} bytes are not the residuals of {part.size} words")
+                raise StripeError(number, f"its {len(data)} bytes are not the residuals of {part.size} words")
             here[...] = part
         return LevelMap(words, self.levels.zero_of(src.dtype))
 

@@ -19,7 +19,7 @@ from tensorpress.blocks.library import library
 from tensorpress.blocks.uniform import as_float32, check_decodable, restore
 from tensorpress.core.card import Card
 from tensorpress.core.codec import Codec
-from tensorpress.core.errors import InputError, StreamError
+from tensorpress.core.errors import InputError, StreamError, StripeError
 from tensorpress.core.payload import STRIPE_ROWS, Reader, View, Writer, chw, stripe_count
 from tensorpress.core.stage import Stage
 
@@ -78,13 +78,13 @@ class Zfp(Stage[Array, None]):
             part, data = out[:, rows], src.stripe()
             blocks = blocks_of(part.shape)
             if len(data) > 8 + blocks * 300:
-                raise StreamError(f"stripe {number} has {len(data)} bytes, more than zfp writes for {blocks} blocks")
+                raise StripeError(number, f"{len(data)} bytes, more than zfp writes for {blocks} blocks")
             try:
                 padded = np.zeros(8 + blocks * 300, np.uint8)  # the library reads on where data ends; zeros that nobody writes to take no memory
                 padded[: len(data)] = np.frombuffer(data, np.uint8)
                 out[:, rows] = self.zfpy._decompress(padded.data, self.zfpy.dtype_to_ztype(np.float32), part.shape, tolerance=self.tolerance)
             except Exception as error:  # whatever the library raises on bad data
-                raise StreamError(f"stripe {number} is damaged: {error}") from None
+                raise StripeError(number, str(error)) from None
         if not np.isfinite(out).all():
             raise StreamError("the stream holds values that are not finite")
         return restore(out, src.dtype).reshape(src.shape)
