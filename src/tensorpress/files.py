@@ -67,7 +67,7 @@ def recover_stream(path: Path, data: bytes, plan_path: Path | None, max_nbytes: 
     try:
         if plan_path is None:
             return decode(data, max_nbytes=max_nbytes, recover=True)
-        plan = Plan.load(plan_path)
+        plan = Plan.load(plan_path, max_nbytes=max_nbytes)
         frame = frame_front(memoryview(data), 0, max_nbytes=max_nbytes, whole=False)
         return _codec_of(frame, plan, plan_path).recover(frame.payload, max_nbytes=max_nbytes, trusted=True)
     except StreamError as error:
