@@ -32,7 +32,7 @@ def test_nothing_is_torn(tmp_path):
 @pytest.fixture
 def harness(monkeypatch, tmp_path):
     monkeypatch.syspath_prepend(str(SCRIPTS))
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     import fault_kills
     import fault_kinds
     import fault_places
