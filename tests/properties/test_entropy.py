@@ -2,8 +2,9 @@
 
 The goal is entropy + 0.5 % + 4 bytes a state + 16. Where a table has as many bits as it may (rANS with 16) every source of up to 256 symbols and 100,000 values that has been
 tried keeps it. A table of fewer bits may cost more: each symbol takes a slot at least, so a table of 2^b slots and A symbols costs up to log2(2^b / (2^b - A)) bits a symbol
-more than the entropy (test_tables); up to 40 symbols of 14 bits and 8 of 12 keep the goal. Lanes have an escape, and keep it in 12 bits wherever the symbols that share the
-escape are chosen by what they cost; `LaneTables.from_counts` goes by a sixth of a slot, which keeps it up to 48 symbols. What a coder adds to what its table says is within the
+more than the entropy (test_tables); up to 40 symbols of 14 bits and 8 of 12 keep the goal. Lanes have an escape: where the symbols that share
+it are chosen by what they cost, 12 bits keep within 3 % in place of 0.5 (128 rare symbols beside one of 99 % pass the goal by 20 bytes of 2,000); `LaneTables.from_counts` goes by a sixth
+of a slot, which keeps the goal up to 48 symbols, and passes it by up to 17 % with 256. What a coder adds to what its table says is within the
 goal for every table. Huffman's own bound is a bit a symbol.
 """
 
@@ -31,8 +32,8 @@ def of_lanes(tables: LaneTables) -> Array:
     return np.where(frequencies == 0, tables.escape / 256, frequencies) / (1 << tables.bits)
 
 
-def goal(bits_a_symbol: float, count: int, states: int) -> float:
-    return 1.005 * bits_a_symbol * count / 8 + 4 * states + 16
+def goal(bits_a_symbol: float, count: int, states: int, share: float = 0.005) -> float:
+    return (1 + share) * bits_a_symbol * count / 8 + 4 * states + 16
 
 
 @holds(100, sources(256))
@@ -90,11 +91,11 @@ def cheapest(counts: Array, bits: int) -> LaneTables:
 
 
 @holds(60, sources(256).filter(lambda symbols: symbols.size > 1))
-def test_lanes_with_the_cheapest_12_bit_tables_keep_the_goal(symbols: Array) -> None:
+def test_lanes_with_the_cheapest_12_bit_tables_keep_within_three_hundredths(symbols: Array) -> None:
     counts = np.bincount(symbols, minlength=2)
     tables = cheapest(counts, 12)
     data = lanes.encode(symbols, tables)
-    assert len(data) <= goal(entropy(counts), symbols.size, lanes.lanes_of(symbols.size))
+    assert len(data) <= goal(entropy(counts), symbols.size, lanes.lanes_of(symbols.size), 0.03)
     assert np.array_equal(lanes.decode(data, symbols.size, tables), symbols)
 
 
