@@ -28,7 +28,7 @@ from tensorpress.evaluate.machine import checkout_commit, machine
 BEGAN = time.monotonic()
 ROOT = Path(__file__).parents[1]
 RECORD = ROOT / "results" / "reliability" / "architectures.json"
-TESTS = ("tests/golden", "tests/coding", "tests/core", "tests/blocks", "tests/format", "tests/systems")
+TESTS = ("tests/golden", "tests/core", "tests/coding", "tests/format", "tests/blocks", "tests/systems")
 PURE = ("pytest", "iniconfig", "packaging", "pluggy", "pygments")  # of the test runner
 NOT_THERE = {
     "blosc2": "another library's codec, without wheels of what that library needs",

@@ -91,7 +91,8 @@ def chosen_channels(t: NDArray[np.float32], count: int, cells: bool) -> NDArray[
     block = BLOCK if cells else channels
     for start in range(0, channels, block):
         stop = min(start + block, channels)
-        likeness = np.abs(centred[start:stop] @ centred[start:stop].T)
+        with np.errstate(all="ignore"):  # matrix kernels of some libraries for ARM raise flags on finite values
+            likeness = np.abs(centred[start:stop] @ centred[start:stop].T)
         likeness[np.triu_indices(stop - start)] = -1
         take = min(count, stop - start)
         best = np.argpartition(-likeness, take - 1, axis=1)[:, :take] if take < stop - start else np.argsort(-likeness, axis=1, kind="stable")
