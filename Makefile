@@ -53,6 +53,9 @@ race: .venv/.with-test ## native code under ThreadSanitizer: 16 threads on share
 race: .venv/.with-test
 	@$(BIN)/python scripts/race.py $(if $(QUICK),--quick) $(ROUNDS:%=--rounds %)
 
+integrity: .venv/.with-test ## every cut and flipped bit of every golden file, swapped and replayed sections, what recovery gives (EVERY=8: an eighth)
+	@$(BIN)/python scripts/integrity.py --json results/reliability/integrity.json $(EVERY:%=--every %)
+
 decoders: .venv/.with-test .venv/.with-peers .venv/.with-zfp ## damaged streams through both decoders: results/reliability/decoders.json (STREAMS=10000 of each codec, SEED=1)
 	@$(BIN)/python scripts/decoders.py $(STREAMS:%=--streams %) $(SEED:%=--seed %)
 

@@ -1,11 +1,11 @@
 """Damage of every kind against every file that there is: counts what was tried and what was detected, and what `recover` gives back.
 
-    python scripts/integrity.py [--json results/reliability/integrity.json] [--every 1] [--only NAME]
+    make integrity [EVERY=1]
 
 The golden files are the subjects: each is cut after every byte, has every bit flipped, and has bytes taken out and put in; sections are swapped, repeated and
 replaced by those of other files with the same header; stripes and frames likewise; every stream is given to every other stream's codec. A damaged file
 that is decoded is a failure of this program, whatever the values. With `recover` a value that is given as intact and is not right is one.
-`--every 8` tries an eighth of the cuts and flips.
+`EVERY=8` tries an eighth of the cuts and flips.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import struct
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +25,16 @@ import numpy as np
 from rich.progress import Progress
 
 from tensorpress.core import registry
+from tensorpress.core.atomic import write_atomically
 from tensorpress.core.binary import Buffer
 from tensorpress.core.codec import Codec
 from tensorpress.core.container import KINDS, STREAM, Container
 from tensorpress.core.errors import StreamError
 from tensorpress.core.payload import Reader
 from tensorpress.core.stream import Stream, read_frame, write_frame
-from tensorpress.evaluate.machine import machine
+from tensorpress.evaluate.machine import checkout_commit, machine
 from tensorpress.facade import decode
+from tensorpress.planning.bundle import read_bundle
 from tensorpress.planning.plan import Plan
 
 ROOT = Path(__file__).parents[1]
@@ -164,18 +167,16 @@ def recovered(tally: Tally, name: str, data: bytes, every: int, seed: int) -> tu
     return count, values, intact
 
 
-def readers() -> dict[bytes, Read]:
-    def plan(data: Buffer) -> Any:
-        return Plan.from_bytes(data)
-
-    return {b"\x89TPS": decode, b"\x89TPP": plan}
-
-
-def subjects(only: str) -> Iterator[tuple[str, bytes]]:
-    for path in sorted(GOLDEN.glob("v*/*.tp*")):
-        data = path.read_bytes()
-        if only in path.name and data[:4] in readers():
-            yield path.name, data
+def subjects(only: str) -> Iterator[tuple[str, bytes, Read]]:
+    """(name, bytes, what reads them) of every golden stream, plan and bundle."""
+    for path in sorted(GOLDEN.glob("v*/**/*.tp*")):
+        name = str(path.relative_to(GOLDEN))
+        if only not in name or path.suffix not in (".tp", ".tpp", ".tpb"):
+            continue
+        if path.suffix == ".tpb":
+            yield name, path.read_bytes(), partial(read_bundle, plan=Plan.load(path.with_suffix(".tpp")))
+        else:
+            yield name, path.read_bytes(), decode if path.suffix == ".tp" else Plan.from_bytes
 
 
 def main() -> int:
@@ -183,18 +184,18 @@ def main() -> int:
     parser.add_argument("--every", type=int, default=1, metavar="N", help="try one in N cuts and flips")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--only", default="", help="files with this in their names")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the counts there")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="where rows go; none are written without it")
     arguments = parser.parse_args()
     began, tally = time.monotonic(), Tally()
     files = list(subjects(arguments.only))
     if not files:
         print(f"integrity: no golden file has {arguments.only!r} in its name", file=sys.stderr)
         return 2
-    boxes = [(name, data, Container.from_bytes(data, data[:4])) for name, data in files]
+    boxes = [(name, data, Container.from_bytes(data, data[:4])) for name, data, _ in files]
     total = [0, 0, 0]
     with Progress(transient=True) as progress:
-        for number, (name, data, box) in enumerate(progress.track(boxes, description="integrity")):
-            seed, read = arguments.seed + number, readers()[data[:4]]
+        for number, ((name, data, box), (*_, read)) in enumerate(progress.track(list(zip(boxes, files)), description="integrity")):
+            seed = arguments.seed + number
             read(data)
             cuts_and_flips(tally, name, data, read, arguments.every, seed)
             sections(tally, name, data, box, read, [other for other in boxes if other[1][:4] == data[:4]])
@@ -216,15 +217,16 @@ def main() -> int:
         print(f"not detected: {line}", file=sys.stderr)
     if arguments.json:
         found = {
-            "command": "python scripts/integrity.py" + (f" --every {arguments.every}" if arguments.every != 1 else "") + f" --seed {arguments.seed}",
+            "command": "make integrity" + (f" EVERY={arguments.every}" if arguments.every != 1 else ""),
             "machine": machine(),
             "seconds": round(time.monotonic() - began),
-            "files": {kind: sum(data[:4] == magic for _, data in files) for magic, kind in KINDS.items() if magic in readers()},
+            "commit": checkout_commit(ROOT / "src" / "tensorpress"),
+            "files": {kind: sum(data[:4] == magic for _, data, _ in files) for magic, kind in KINDS.items()},
             "rows": [{"damage": kind, **row} for kind, row in tally.rows.items()],
             "recovered": {"streams": total[0], "values": total[1], "intact": total[2]},
         }
         arguments.json.parent.mkdir(parents=True, exist_ok=True)
-        arguments.json.write_text(json.dumps(found, indent=1) + "\n")
+        write_atomically(arguments.json, (json.dumps(found, indent=1) + "\n").encode())
     return int(bool(tally.missed))
 
 

@@ -146,12 +146,43 @@ def cell(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:,.3g}" if isinstance(value, float) else str(value)
 
 
+def field(row: Any, path: str) -> Any:
+    """What stands at `a.b_c` in a row: under "a", then under "b_c" or "b c"; None where nothing does."""
+    for key in path.split("."):
+        row = row.get(key, row.get(key.replace("_", " "))) if isinstance(row, dict) else None
+    return row
+
+
 def rows_of(found: re.Match[str]) -> str:
-    """`<!-- rows:begin FILE key=title key … -->`: those columns of a record's rows, `_` for a space in titles, and below them how to make it again."""
+    """`<!-- rows:begin FILE ?filter key=title key … -->`: those columns of a record's rows, and below them how to make it again.
+
+    `_` stands for a space, `?key` for rows that have it, `?key=value` for those in which it is that.
+    """
     record = json.loads((ROOT / "results" / found["file"]).read_text())
-    columns = [(key, title or key) for key, _, title in (column.partition("=") for column in found["columns"].split())]
-    text = table([title.replace("_", " ") for _, title in columns], [[cell(row.get(key, row.get(key.replace("_", " ")))) for key, _ in columns] for row in record["rows"]])
+    words = [word.partition("=") for word in found["columns"].split()]
+    rows = record["rows"]
+    for key, _, value in [w for w in words if w[0].startswith("?")]:
+        rows = [row for row in rows if (str(field(row, key[1:])) == value.replace("_", " ") if value else field(row, key[1:]) is not None)]
+    columns = [(key, (title or key).replace("_", " ")) for key, _, title in words if not key.startswith("?")]
+    text = table([title for _, title in columns], [[cell(field(row, key)) for key, _ in columns] for row in rows])
     return f"{found['begin']}{text}\n\n`{record['command']}`: {record['seconds']:,.0f} s on {record['machine']}.\n{found['end']}"
+
+
+def golden() -> str:
+    """How many golden files there are, by version of the format, form, and release that wrote them first."""
+    counts: dict[tuple[str, ...], list[int]] = {}
+    forms = {".tp": "self-contained stream", ".tpp": "plan", ".tpb": "bundle", ".tpf": "plan-bound stream"}
+    for manifest in sorted((ROOT / "tests" / "golden" / "streams").glob("v*/MANIFEST.json")):
+        for name, row in json.loads(manifest.read_text()).items():
+            count = counts.setdefault((manifest.parent.name, forms[Path(name).suffix], row["released"] or "not released"), [0, 0])
+            count[0] += 1
+            count[1] += (manifest.parent / name).stat().st_size
+    return table(["format", "form", "since", "files", "bytes"], [[*key, cell(n), cell(nbytes)] for key, (n, nbytes) in counts.items()]).replace("---: | ---: |", "--- | --- |", 1)
+
+
+def recovered() -> str:
+    found = json.loads((ROOT / "results" / "reliability" / "integrity.json").read_text())["recovered"]
+    return f"With `recover`, {found['streams']:,} streams with one changed byte behind their header came back: {100 * found['intact'] / found['values']:.1f} % of their values were given as intact, and all of those were right."
 
 
 ROWS = re.compile(r"(?P<begin><!-- rows:begin (?P<file>\S+) (?P<columns>[^>]*?) -->\n).*?(?P<end><!-- rows:end -->)", re.S)
@@ -159,6 +190,7 @@ ROWS = re.compile(r"(?P<begin><!-- rows:begin (?P<file>\S+) (?P<columns>[^>]*?) 
 
 def main() -> None:
     makers = {"results": results, "parts": parts, "speed": speed, "goals": goals, "board": board, "ablations": lambda: board(ablations=True)}
+    makers |= {"golden": golden, "recovered": recovered}
     for document in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
         old = text = document.read_text()
         for name, make in makers.items():
