@@ -77,14 +77,28 @@ def main() -> int:
                 row |= {f"{size}: streams": found["streams"], f"{size}: values": found["values"], f"{size}: bytes": found["bytes"]}
             rows.append(row)
             print(f"same_bits: {', '.join(f'{k} {v}' for k, v in what.items())}: values {str(row['large: values'])[:12]}, bytes {str(row['large: bytes'])[:12]}", flush=True)
-    digests = {tuple(v for k, v in row.items() if ": " in k) for row in rows}
-    print(f"same_bits: {len(rows)} processes, {'the same bits' if len(digests) == 1 else 'OTHER BITS'}")
-    if not arguments.quick:
-        commit = checkout_commit(ROOT / "src" / "tensorpress")
-        record = {"command": "make same-bits", "commit": commit, "machine": machine(), "seconds": round(time.monotonic() - began), "all equal": len(digests) == 1, "rows": rows}
-        RECORD.parent.mkdir(parents=True, exist_ok=True)
-        RECORD.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n")
-    return int(len(digests) > 1)
+            if not arguments.quick:
+                keep(rows, began)
+    print(f"same_bits: {len(rows)} processes, {'the same bits' if equal(rows) else 'OTHER BITS'}")
+    return int(not equal(rows))
+
+
+def equal(rows: list[dict[str, object]]) -> bool:
+    return len({tuple(v for k, v in row.items() if ": " in k) for row in rows}) == 1
+
+
+def keep(rows: list[dict[str, object]], began: float) -> None:
+    """Writes the record with the rows that there are."""
+    record = {
+        "command": "make same-bits",
+        "commit": checkout_commit(ROOT / "src" / "tensorpress"),
+        "machine": machine(),
+        "seconds": round(time.monotonic() - began),
+        "all equal": equal(rows),
+        "rows": rows,
+    }
+    RECORD.parent.mkdir(parents=True, exist_ok=True)
+    RECORD.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n")
 
 
 if __name__ == "__main__":
