@@ -80,12 +80,12 @@ def find_tools() -> Tools | str:
     names = ([own] if "clang" in own else []) + ["clang++", *(f"clang++-{v}" for v in range(21, 13, -1))]
     clang = next((name for name in names if shutil.which(name)), None)
     if clang is None:
-        return "no clang++ is here (Debian and Ubuntu: apt-get install clang)"
+        return "no clang++ is here (Debian: apt-get install clang-16 libclang-rt-16-dev)"
     probe = "#include <cstddef>\n#include <cstdint>\n#include <vector>\nextern \"C\" int LLVMFuzzerTestOneInput(const std::uint8_t*, std::size_t) { return 0; }\n"
     BUILD.mkdir(parents=True, exist_ok=True)
     command = [clang, "-std=c++20", "-fsanitize=fuzzer,address,undefined", "-x", "c++", "-", "-o", str(BUILD / "probe")]
     if subprocess.run(command, input=probe, text=True, capture_output=True).returncode:
-        return f"{clang} has no libFuzzer or no sanitizers (Debian and Ubuntu: apt-get install libclang-rt-dev)"
+        return f"{clang} has no libFuzzer or no sanitizers (Debian: apt-get install libclang-rt-16-dev, or of its version)"
     cmake = shutil.which("cmake") or shutil.which("cmake", path=str(Path(sys.executable).parent))
     return Tools(clang, cmake) if cmake else "no cmake is here (pip install cmake, or apt-get install cmake)"
 

@@ -28,7 +28,7 @@ inline Shape shape_of(Input& in, std::int64_t room) {
   s.element = Element(kind % 3), s.layout = kind / 3 % 4;
   s.rows = in.within<std::uint8_t>(1, 24), s.columns = in.within<std::uint8_t>(1, 24);
   const std::int64_t most = kind >= 248 || (kind >= 224 && room <= 1 << 12) ? room : std::min<std::int64_t>(room, 256);
-  s.channels = in.within<std::uint16_t>(1, std::max<std::int64_t>(most / (s.rows * s.columns), 1));
+  s.channels = in.within<std::uint16_t>(1, std::clamp<std::int64_t>(most / (s.rows * s.columns), 1, 0xFFFF));
   s.stripe = in.below(int((s.rows + stripe_rows - 1) / stripe_rows));
   return s;
 }
