@@ -44,7 +44,7 @@ def plan(_: Path) -> Write:
     from tensorpress.planning.plan import Entry, Plan
 
     codec = registry.build("zvc").fit([np.ones((4, 8, 8), np.float32)])
-    entries = tuple(Entry(Site(f"layer{n}", "output", "conv"), codec, (4, 8, 8)) for n in range(50))
+    entries = tuple(Entry(Site(f"layer{n}", what="conv"), codec, (4, 8, 8)) for n in range(50))
     pictures = [f"calibration/{n:06d}.jpg" for n in range(120000)]
     plans = [Plan("features", "0" * 64, entries, {"version": version, "calib_pictures": pictures}) for version in (0, 1)]
     return lambda path, version: plans[version].save(path)

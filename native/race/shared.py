@@ -120,7 +120,7 @@ def share_plan(threads: int, rounds: int) -> dict[str, Any]:
     """One plan in all threads: its bytes and its id, worked out on first use, and frames of each of its sites."""
     began, xs = time.monotonic(), maps(2)
     codecs = [registry.build(name).fit([x]) for name, x in zip(("zvc", "uniform_rans", "dct_cm", "context"), xs)]
-    entries = tuple(Entry(Site(f"layer{n}", "output", "conv"), codec, x.shape) for n, (codec, x) in enumerate(zip(codecs, xs)))
+    entries = tuple(Entry(Site(f"layer{n}", what="conv"), codec, x.shape) for n, (codec, x) in enumerate(zip(codecs, xs)))
     first = Plan("features", "0" * 64, entries)
     data = first.to_bytes()
     frames = [bytes(e.codec.encode_frame(x, n, first.id)) for n, (e, x) in enumerate(zip(entries, xs))]
