@@ -186,7 +186,7 @@ def main() -> int:
     parser.add_argument("--only", default="", help="files with this in their names")
     parser.add_argument("--json", type=Path, metavar="FILE", help="where rows go; none are written without it")
     arguments = parser.parse_args()
-    began, tally = time.monotonic(), Tally()
+    began, tally, here = time.monotonic(), Tally(), {"commit": checkout_commit(ROOT / "src" / "tensorpress"), "machine": machine()}
     files = list(subjects(arguments.only))
     if not files:
         print(f"integrity: no golden file has {arguments.only!r} in its name", file=sys.stderr)
@@ -218,9 +218,8 @@ def main() -> int:
     if arguments.json:
         found = {
             "command": "make integrity" + (f" EVERY={arguments.every}" if arguments.every != 1 else ""),
-            "machine": machine(),
+            **here,
             "seconds": round(time.monotonic() - began),
-            "commit": checkout_commit(ROOT / "src" / "tensorpress"),
             "files": {kind: sum(data[:4] == magic for _, data, _ in files) for magic, kind in KINDS.items()},
             "rows": [{"damage": kind, **row} for kind, row in tally.rows.items()],
             "recovered": {"streams": total[0], "values": total[1], "intact": total[2]},
