@@ -169,7 +169,7 @@ def fuzz(target: str, programs: Path, runs: int | None, seconds: int | None, see
     entropic = ["-entropic_scale_per_exec_time=1"] * (target not in PYTHON_TARGETS)  # slow inputs, such as large maps, are tried less often
     command = [*program(target, programs), *LIMITS, *entropic, *limit, f"-seed={seed}", f"-artifact_prefix={found}/", str(corpus), str(seeds)]
     log = folder_of("logs", "") / f"{target}.log"
-    began = time.monotonic()
+    began, of = time.monotonic(), commit()
     code = watched(command, log, environment(target), target)
     text = log.read_text(errors="replace")
     reached = re.findall(r"^#(\d+)\s+(?:INITED|NEW|REDUCE|pulse|DONE|RELOAD)\s+(?:cov: (\d+))?(?: ft: (\d+))?(?: corp: (\d+)/(\S+))?", text, re.M)
@@ -181,7 +181,7 @@ def fuzz(target: str, programs: Path, runs: int | None, seconds: int | None, see
         shutil.copy(path, CORRUPT / target / path.name)
     row = {
         "target": target,
-        "commit": commit(),
+        "commit": of,
         "under": "atheris" if target in PYTHON_TARGETS else "libFuzzer, AddressSanitizer, UndefinedBehaviorSanitizer",
         "executions": int((executed or done or [reached[-1][0] if reached else "0"])[-1]),
         "seconds": round(time.monotonic() - began, 1),

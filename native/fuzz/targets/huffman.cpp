@@ -22,7 +22,7 @@ std::unique_ptr<Tables> tables_of(Input& in) {
   const bool as_it_comes = in.below(4) == 0, lean = in.below(2);
   Bytes lengths;
   for (std::size_t row = 0; row < rows; ++row) {
-    Bytes own{0};
+    Bytes own(as_it_comes ? 0 : 1, 0);
     while (!as_it_comes && own.size() < symbols) {  // a leaf becomes two
       const std::size_t at = lean ? own.size() - 1 - std::size_t(in.below(2)) % own.size() : in.number<std::uint16_t>() % own.size();
       std::size_t leaf = at;
