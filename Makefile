@@ -93,7 +93,7 @@ clean: ## remove .venv, the build and caches
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
 	  echo "TensorPress needs $(PYTHON) with venv and pip (Debian and Ubuntu: apt-get install python3-venv)" >&2; exit 1; }
 	@for compiler in "$${CXX:-c++}" g++ clang++; do command -v $${compiler%% *} >/dev/null && exit 0; done; \
-	  echo "TensorPress needs a C++20 compiler such as g++ 11 or clang++ 14 (Debian and Ubuntu: apt-get install g++)" >&2; exit 1
+	  echo "TensorPress needs a C++20 compiler such as g++ 11 or clang++ 16 (Debian and Ubuntu: apt-get install g++)" >&2; exit 1
 	@$(PYTHON) -c 'import os, sys, sysconfig; sys.exit(not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h")))' || { \
 	  echo "TensorPress needs the C headers of $(PYTHON) (Debian and Ubuntu: apt-get install python3-dev)" >&2; exit 1; }
 	@echo "TensorPress: making .venv with $$($(PYTHON) --version)"

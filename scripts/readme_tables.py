@@ -158,7 +158,10 @@ def rows_of(found: re.Match[str]) -> str:
 
     `_` stands for a space, `?key` for rows that have it, `?key=value` for those in which it is that.
     """
-    record = json.loads((ROOT / "results" / found["file"]).read_text())
+    path = ROOT / "results" / found["file"]
+    if not path.exists():
+        return f"{found['begin']}Not recorded yet.\n{found['end']}"
+    record = json.loads(path.read_text())
     words = [word.partition("=") for word in found["columns"].split()]
     rows = record["rows"]
     for key, _, value in [w for w in words if w[0].startswith("?")]:
