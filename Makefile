@@ -47,10 +47,7 @@ sanitize: .venv/.with-test ## native code under AddressSanitizer and UBSan: test
 faults: .venv/.with-test ## writers killed at random moments, full disks, many writers (KILLS=200, SEED=1, QUICK=1)
 	@$(BIN)/python scripts/faults.py $(if $(QUICK),--quick) $(KILLS:%=--kills %) $(SEED:%=--seed %)
 
-race: .venv/.with-test ## native code under ThreadSanitizer: 16 threads on shared codecs (QUICK=1: one instruction set)
-	@$(BIN)/python scripts/race.py $(if $(QUICK),--quick)
-
-race: .venv/.with-test
+race: .venv/.with-test ## native code under ThreadSanitizer: 16 threads on shared codecs (ROUNDS=1; QUICK=1: one instruction set)
 	@$(BIN)/python scripts/race.py $(if $(QUICK),--quick) $(ROUNDS:%=--rounds %)
 
 integrity: .venv/.with-test ## every cut and flipped bit of every golden file, swapped and replayed sections, what recovery gives (EVERY=8: an eighth)

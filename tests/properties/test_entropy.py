@@ -37,6 +37,14 @@ def goal(bits_a_symbol: float, count: int, states: int, share: float = 0.005) ->
 
 
 @holds(100, sources(256))
+def test_rans_with_the_tables_that_it_chooses_keeps_the_goal(symbols: Array) -> None:
+    counts = np.bincount(symbols)
+    tables = Tables.from_counts(counts)
+    assert 12 <= tables.bits <= 16
+    assert len(rans.encode(symbols, tables)) <= goal(entropy(counts), symbols.size, STATES)
+
+
+@holds(100, sources(256))
 def test_rans_with_16_bit_tables_keeps_the_goal(symbols: Array) -> None:
     counts = np.bincount(symbols)
     tables = Tables.from_counts(counts, 16)

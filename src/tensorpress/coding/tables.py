@@ -16,7 +16,13 @@ from tensorpress._native import RansTables
 from tensorpress.core.binary import Buffer, read_varint, varint
 from tensorpress.core.errors import InputError, StreamError
 
+USUAL_BITS, MAX_BITS = 12, 16
 MAX_SLOTS = 1 << 24  # rows * 2^bits: what a decoder may be asked to hold (2 bytes a slot)
+
+
+def _roomy(rows: NDArray[Any]) -> range:
+    """The table sizes that are tried: at least twice as many slots as symbols."""
+    return range(min(max(USUAL_BITS, rows.shape[1].bit_length() + 1), MAX_BITS), MAX_BITS + 1)
 
 
 def whole(values: ArrayLike, dtype: Any, what: str) -> NDArray[Any]:
@@ -89,17 +95,28 @@ class Tables:
         return cls(np.pad(np.cumsum(rows, axis=1), ((0, 0), (1, 0))).astype(np.uint32), bits)
 
     @classmethod
-    def from_counts(cls, counts: ArrayLike, bits: int = 12) -> Tables:
-        """From how often each symbol was seen: integers >= 0, (rows, symbols) or (symbols,). No float takes part.
+    def from_counts(cls, counts: ArrayLike, bits: int | None = None) -> Tables:
+        """From how often each symbol was seen: integers >= 0, (rows, symbols) or (symbols,). No float takes part in the frequencies.
 
-        Every symbol keeps a frequency of at least 1; a row of zeros becomes uniform.
+        Every symbol keeps a frequency of at least 1; a row of zeros becomes uniform. `bits`, where it is not given: the fewest from 12 on
+        at which no row costs more than 1 / 500 above its entropy, or 16.
         """
         rows = np.atleast_2d(np.asarray(counts))
         if rows.dtype.kind not in "iu" or rows.ndim != 2 or (rows < 0).any():
             raise InputError(f"counts must be integers >= 0 of shape (rows, symbols), not {rows.dtype} {rows.shape}")
+        if bits is None:
+            return next(tables for tables in (cls.from_counts(rows, bits) for bits in _roomy(rows)) if tables.bits == MAX_BITS or tables._suits(rows))
         if not 1 <= rows.shape[1] <= 1 << bits:
             raise InputError(f"{rows.shape[1]} symbols do not fit tables of {bits} bits")
         return cls.from_frequencies([_normalised(row.tolist(), 1 << bits) for row in rows], bits)
+
+    def _suits(self, counts: NDArray[Any]) -> bool:
+        """Whether no row costs more than 1 / 500 above the entropy of its counts."""
+        total = np.maximum(counts.sum(axis=1, keepdims=True, dtype=np.float64), 1)
+        seen = np.maximum(counts, 1)
+        least = (counts * np.log2(total / seen)).sum(axis=1)
+        cost = (counts * (self.bits - np.log2(self.frequencies))).sum(axis=1)
+        return bool((cost <= 1.002 * least).all())
 
     @classmethod
     def from_density(
