@@ -143,7 +143,7 @@ def cell(value: Any) -> str:
         return {None: "-", True: "yes", False: "no"}[value]
     if isinstance(value, list | tuple):
         return ", ".join(map(cell, value))
-    return f"{value:,}" if isinstance(value, int) else f"{value:,.3g}" if isinstance(value, float) else str(value)
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.0f}" if isinstance(value, float) and abs(value) >= 100 else f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def field(row: Any, path: str) -> Any:
