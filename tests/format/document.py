@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 TEXT = (Path(__file__).parents[2] / "FORMAT.md").read_text()
+GOLDEN = Path(__file__).parents[1] / "golden" / "streams"
 EXAMPLES: dict[str, dict[str, Any]] = {name: json.loads(body) for name, body in re.findall(r"```json (\S+)\n(.*?)```", TEXT, re.S)}
 
 
@@ -34,3 +35,16 @@ def rows(number: int, first: str) -> list[list[str]]:
     table = re.search(rf"^\| {re.escape(first)} .*?\n\|[-|]+\n((?:\|.*\n)+)", section(number), re.M)
     assert table, f"section {number} has no table that begins with {first!r}"
     return [[cell.strip() for cell in line.strip("|\n").split("|")] for line in table[1].splitlines()]
+
+
+def released() -> dict[Path, str]:
+    """The golden streams that a release holds, with the codec of each. The document and the second decoder owe them; a new codec may wait for its release."""
+    found = {}
+    for manifest in sorted(GOLDEN.glob("v*/MANIFEST.json")):
+        for name, row in json.loads(manifest.read_text()).items():
+            if name.endswith(".tp") and row["released"]:
+                found[manifest.parent / name] = json.loads((manifest.parent / name).with_suffix(".json").read_text())["codec"]
+    return found
+
+
+CODECS = sorted(set(released().values()))

@@ -14,9 +14,9 @@ import minimal
 import pytest
 from compare import FOREIGN, options_of, our_bundle, our_plan, ours, seen_by_both, their_bundle, their_plan, theirs, types_of
 from damage import SHAPES, container_of, damaged_bundle, damaged_plan
+from document import CODECS, GOLDEN, released
 from minimal.binary import FormatError, canonical, check
 
-from tensorpress.core import registry
 from tensorpress.core.container import STREAM, Container
 from tensorpress.core.errors import StreamError
 from tensorpress.core.payload import Reader
@@ -24,7 +24,6 @@ from tensorpress.core.stream import Stream, read_frame
 from tensorpress.planning.plan import Plan
 
 HERE = Path(__file__).parent
-GOLDEN = HERE.parent / "golden" / "streams"
 DECODER = [sys.executable, "-I", "-S", str(HERE / "minimal_decoder.py")]  # no site packages, no paths of ours, no environment
 
 
@@ -45,7 +44,7 @@ def test_it_imports_the_standard_library_alone():
 @pytest.mark.parametrize("folder", ["v1", "v1/kinds"])
 def test_golden_streams(folder):
     """All of them, by one process that has nothing but the standard library."""
-    paths = sorted((GOLDEN / folder).glob("*.tp"))
+    paths = [path for path in released() if path.parent == GOLDEN / folder]
     assert len(paths) > 50
     done = subprocess.run([*DECODER, *map(str, paths)], capture_output=True, text=True, timeout=600)
     assert (done.returncode, done.stderr) == (0, "")
@@ -80,7 +79,7 @@ def test_golden_frames(path):
     assert (frame.site, frame.plan, frame.nbytes, frame.payload) == (found["site"], found["plan_id"], path.stat().st_size, stream.payload)
 
 
-@pytest.mark.parametrize("codec_id", list(registry.cards()))
+@pytest.mark.parametrize("codec_id", CODECS)
 def test_damage_under_the_checks(codec_id):
     """Both decoders refuse, or both give the same values, whatever the bytes."""
     if codec_id in FOREIGN:
