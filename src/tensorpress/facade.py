@@ -69,7 +69,7 @@ def decode(data: Buffer, *, max_nbytes: int = MAX_NBYTES, recover: bool = False)
         stream = Stream.from_container(box, max_nbytes=max_nbytes)
         codec = registry.build_from_stream(stream.codec, stream.params, stream.state)
         last = bool(box.faults) and [*box.sections][-1] == "payload"
-        found = codec.recover(stream.payload, max_nbytes=max_nbytes, tail=CHECK_NBYTES if last else 0)
+        found = codec.recover(stream.payload, max_nbytes=max_nbytes, tail=CHECK_NBYTES if last else 0, trusted=not box.faults)
         return replace(found, faults=(*box.faults.values(), *found.faults))
     stream = Stream.from_bytes(data, max_nbytes=max_nbytes)
     codec = registry.build_from_stream(stream.codec, stream.params, stream.state)

@@ -142,6 +142,14 @@ def test_other_ranks(shape):
         assert np.array_equal(lost, np.broadcast_to((np.arange(17) >= 16)[:, None], shape))
 
 
+def test_the_head_of_an_empty_array_is_proved_by_its_section_alone():
+    data = tensorpress.encode(np.zeros((4, 0, 4), np.float32), "zvc")
+    assert tensorpress.decode(data, recover=True).array.shape == (4, 0, 4)
+    for at in range(len(data) - 9, len(data)):
+        with pytest.raises(StreamError):
+            tensorpress.decode(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :], recover=True)
+
+
 def test_limits_hold():
     data = tensorpress.encode(feature_map((4, 40, 40)), "zvc")
     with pytest.raises(StreamError, match="limit"):

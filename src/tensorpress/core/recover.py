@@ -80,8 +80,8 @@ def salvage(payload: Buffer, *, tail: int = 0, max_nbytes: int, trusted: bool = 
         if stripe is None:
             cut = begin + int(lengths[number]) > len(data)
             faults[number] = f"stripe {number} (payload bytes {begin} to {begin + int(lengths[number])}) is {'cut' if cut else 'damaged: its check fails'}"
-    if count and not trusted and all(stripe is None for stripe in stripes):
-        raise StreamError(f"no stripe of the payload is intact: its head may be damaged as well; {faults[0]}")
+    if not trusted and all(stripe is None for stripe in stripes):
+        raise StreamError("no stripe of the payload is intact: its head may be damaged as well" + "".join(f"; {fault}" for fault in [*faults.values()][:1]))
     return Salvage(dtype, shape, stripes, faults)
 
 
