@@ -323,7 +323,6 @@ def inspect(
     json_: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """What a file holds, part by part; the parts sum to its size."""
-    from rich.markup import escape
     from rich.table import Table
 
     from tensorpress.files import describe, read_bytes
@@ -332,11 +331,11 @@ def inspect(
     if json_:
         out.print_json(data=found)
         return
-    table = Table(title=escape(f"{source}: {found['kind']}, {found['nbytes']:,} bytes"))
+    table = Table(title=f"{source}: {found['kind']}, {found['nbytes']:,} bytes")
     table.add_column("part")
     table.add_column("bytes", justify="right")
     for part, nbytes in found["parts"].items():
-        table.add_row(escape(part), f"{nbytes:,}")
+        table.add_row(part, f"{nbytes:,}")
     out.print(table)
     for key, value in found.items():
         if key not in ("kind", "nbytes", "parts"):
