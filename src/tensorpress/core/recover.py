@@ -123,8 +123,8 @@ def scan_frames(data: Buffer, plan_id: int, *, max_nbytes: int) -> Iterator[Span
 
     Behind damage the next frame is the next place that names the plan and has a right check.
     """
-    data = row_of_bytes(data)
-    at = 0
+    whole = bytes(data)  # once, for all searches: a view has no find
+    data, at = memoryview(whole), 0
     while at < len(data):
         frame: Frame | None = None
         fault = ""
@@ -138,7 +138,7 @@ def scan_frames(data: Buffer, plan_id: int, *, max_nbytes: int) -> Iterator[Span
         if frame is not None and _intact(frame):
             end = at + frame.nbytes
         else:
-            end = _next_frame(data, at + 1, plan_id, max_nbytes)
+            end = _next_frame(whole, at + 1, plan_id, max_nbytes)
             if frame is not None:
                 start = at + frame.nbytes - len(frame.payload)
                 frame = frame._replace(payload=data[start : min(at + frame.nbytes, end)])
@@ -156,9 +156,9 @@ def _intact(frame: Frame) -> bool:
     return True
 
 
-def _next_frame(data: memoryview, at: int, plan_id: int, max_nbytes: int) -> int:
+def _next_frame(whole: bytes, at: int, plan_id: int, max_nbytes: int) -> int:
     """Where the next frame of the plan begins, at `at` or later; the end of the data where there is none."""
-    whole, wanted = data.obj if isinstance(data.obj, bytes) and len(data.obj) == len(data) else bytes(data), struct.pack("<I", plan_id)
+    data, wanted = memoryview(whole), struct.pack("<I", plan_id)
     found, work = whole.find(wanted, at + HEADS[-1][0]), SEARCH * (len(data) - at)
     while found >= 0 and work >= 0:
         for before, head_nbytes in HEADS:
