@@ -50,31 +50,6 @@ Result decode(const MapKernel& kernel, const Bytes& payload, std::size_t head_nb
   return failed(outcome);
 }
 
-// A vector of symbols as a map of one row, for what is no map: a plane of bytes, a chunk of one.
-MapView row_of(const std::uint8_t* symbols, std::size_t count) {
-  MapView view{};
-  view.data = const_cast<std::uint8_t*>(symbols), view.element = Element::u8;
-  view.channels = view.rows = 1, view.columns = std::int64_t(count);
-  view.channel_stride = view.row_stride = view.columns, view.column_stride = 1;
-  view.reciprocal = view.scale = 1;
-  return view;
-}
-
-nb::object encode_string(const LanedRans& kernel, const Bytes& symbols) {
-  if (symbols.size() > 1u << 30) throw std::invalid_argument("a string has 2^30 symbols at most");
-  const std::optional<ByteSink> none;
-  Room room(none, std::int64_t(symbols.size()) + output_slack);
-  Outcome outcome;
-  if (symbols.size()) without_gil([&] { outcome = kernel.encode(row_of(symbols.data(), symbols.size()), 0, room.data()); });
-  return room.filled(outcome.nbytes);
-}
-
-// False where `data` is no string of that many symbols.
-bool decode_string(const LanedRans& kernel, const Bytes& data, const ByteSink& symbols) {
-  if (symbols.size() == 0) return data.size() == 0;
-  return without_gil([&] { return kernel.decode(data.data(), std::int64_t(data.size()), row_of(symbols.data(), symbols.size()), 0).fault == Fault::none; });
-}
-
 ByteTables tables_of(int zero, const Table& word_of, const Table& level_of) {
   if (zero < 0 || zero > 255) throw std::invalid_argument("the zero point is not 0 to 255");
   ByteTables tables{zero, {}, {}, true};
@@ -123,9 +98,7 @@ void bind_maps(nb::module_& m) {
         for (const std::uint8_t word : tables.bytes.word_of)
           if (!tables.known[word]) throw std::invalid_argument("a level has a symbol that has no frequency");
         new (self) LanedRans(std::move(tables));
-      })
-      .def("encode_string", encode_string, nb::arg("symbols"))
-      .def("decode_string", decode_string, nb::arg("data"), nb::arg("symbols"));
+      });
 
   m.def("zero_bitmap_encode", [](const Bytes& words, int word_nbytes, const ByteSink& out) {
     check_words(word_nbytes);

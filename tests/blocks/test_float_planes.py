@@ -151,11 +151,11 @@ TABLE = LaneTables.from_counts([1, 1] + [0] * 254, 12).to_bytes()
 @pytest.mark.parametrize(
     ("stripe", "said"),
     [
-        (b"", "mode ends at byte 1 of 0"),
+        (b"", "it has no mode"),
         (b"\x03", "mode 3 of"),
         (b"\x02", "mode 2 of float16"),
-        (b"\x00abc", "values ends at byte 9 of 4"),
-        (b"\x00abcdefghi", "1 bytes stand after"),
+        (b"\x00abc", "3 bytes of values, not 8"),
+        (b"\x00abcdefghi", "9 bytes of values, not 8"),
         (b"\x01\x03", "plane 0 is of kind 3"),
         (b"\x01\x01", "value of plane 0 ends"),
         (b"\x01\x01\x00\x01\x00\x02", "chunk 0 has flags 2"),

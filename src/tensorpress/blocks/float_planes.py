@@ -13,7 +13,7 @@ FORMAT.md, section on `float_planes`, says it in full.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,26 +37,6 @@ ASIDE = 16  # zeros are left out of a chunk's lower planes from one in so many v
 
 Array = NDArray[Any]
 Bytes = NDArray[np.uint8]
-IDENTITY = np.arange(256, dtype=np.uint8)
-
-
-class Strings:
-    """rANS strings of one table: native, or by the slow twin."""
-
-    def __init__(self, tables: LaneTables, fused: bool) -> None:
-        self.tables = tables
-        self.native = _native.LanedRans(np.array(tables.frequencies, np.uint32), tables.escape, tables.bits, 0, IDENTITY, IDENTITY) if fused else None
-
-    def encode(self, symbols: Bytes) -> bytes:
-        return lanes.encode(symbols, self.tables) if self.native is None else self.native.encode_string(symbols)
-
-    def decode(self, data: memoryview, count: int) -> Bytes:
-        if self.native is None:
-            return lanes.decode(data, count, self.tables)
-        out = np.empty(count, np.uint8)
-        if not self.native.decode_string(data, out):
-            raise StreamError(f"{len(data)} bytes are no rANS string of {count} symbols")
-        return out
 
 
 @dataclass
@@ -86,7 +66,7 @@ def split(words: Words, layout: Layout) -> Chunk:
     return Chunk(flags, [first, *(as_bytes[:, p].copy() for p in reversed(range(k - 1)))])
 
 
-def coded_plane(chunks: list[Chunk], plane: int, fused: bool) -> bytes:
+def coded_plane(chunks: list[Chunk], plane: int) -> bytes:
     """The plane's head; the chunks' parts are set, and the planes let go."""
     parts = [chunk.planes[plane] for chunk in chunks]
     counts = np.array([np.bincount(part, minlength=256) for part in parts])
@@ -103,10 +83,9 @@ def coded_plane(chunks: list[Chunk], plane: int, fused: bool) -> bytes:
         tables = LaneTables.from_counts(total, TABLE_BITS)
         packed = tables.to_bytes()
         head = bytes([CODED]) + varint(len(packed)) + packed
-        shared = Strings(tables, fused)
         costs = table_nbytes(counts, np.array(tables.frequencies), tables.escape, tables.bits)
         for number, (part, row) in enumerate(zip(parts, counts)):
-            written[number] = coded_part(part, row, plain[number], shared, int(costs[number] - least[number]))
+            written[number] = coded_part(part, row, plain[number], tables, int(costs[number] - least[number]))
     if not head or len(head) + sum(map(len, written)) >= 1 + int(sizes.sum()):
         head, written = bytes([PLAIN]), plain
     for chunk, part in zip(chunks, written):
@@ -114,47 +93,53 @@ def coded_plane(chunks: list[Chunk], plane: int, fused: bool) -> bytes:
     return head
 
 
-def coded_part(symbols: Bytes, counts: Array, plain: bytes, shared: Strings, excess: int) -> bytes:
+def coded_part(symbols: Bytes, counts: Array, plain: bytes, shared: LaneTables, excess: int) -> bytes:
     """One chunk of a plane that has a table. `excess`: bytes that this table costs above the chunk's entropy."""
     seen = np.flatnonzero(counts)
     if seen.size <= 1:
         return bytes([CONSTANT, int(seen[0]) if seen.size else 0])
-    string = shared.encode(symbols)
+    string = lanes.encode(symbols, shared)
     found = bytes([CODED]) + varint(len(string)) + string
     if excess > seen.size:  # the least that a table of its own would take
         own = LaneTables.from_counts(counts, TABLE_BITS)
-        packed, string = own.to_bytes(), Strings(own, shared.native is not None).encode(symbols)
+        packed, string = own.to_bytes(), lanes.encode(symbols, own)
         other = bytes([OWN]) + varint(len(packed)) + packed + varint(len(string)) + string
         found = min(found, other, key=len)
     return found if len(found) < 1 + len(plain) else bytes([PLAIN]) + plain
 
 
-def encode_words(words: Words, layout: Layout, fused: bool) -> bytes:
+def encode_words(words: Words, layout: Layout, planes: PlaneCoder) -> bytes:
     """A stripe's bytes: at most one more than the words have."""
-    if words.size < 2 or layout.floats or layout.itemsize == 1:
-        return encode_planes(words, 1, layout, fused)
-    steps = words.copy()
-    steps[1:] -= words[:-1]
-    return min(encode_planes(words, 1, layout, fused), encode_planes(steps, 2, layout.of_steps(), fused), key=len)
+    found = planes(words, layout, 1)
+    if not layout.floats and layout.itemsize > 1:
+        steps = words.copy()
+        steps[1:] -= words[:-1]
+        other = planes(steps, layout.of_steps(), 2)
+        found = other if other and (not found or len(other) < len(found)) else found
+    return found or bytes([0]) + words.tobytes()
 
 
-def encode_planes(words: Words, mode: int, layout: Layout, fused: bool) -> bytes:
-    """A stripe of this mode, or of mode 0."""
+def encode_planes(words: Words, layout: Layout, mode: int) -> bytes:
+    """A stripe of this mode; nothing where it would be longer than the words and a byte."""
     chunks = [split(words[at : at + CHUNK], layout) for at in range(0, words.size, CHUNK)]
-    heads = [coded_plane(chunks, plane, fused) for plane in range(layout.itemsize)]
-    body = [bytes([mode]), *heads]
+    body = [bytes([mode]), *(coded_plane(chunks, plane) for plane in range(layout.itemsize))]
     for chunk in chunks:
         body += [chunk.flags, *chunk.parts]
-    if sum(map(len, body)) <= words.nbytes:
-        return b"".join(body)
-    return bytes([0]) + (words.tobytes() if mode == 1 else np.cumsum(words, dtype=words.dtype).tobytes())
+    return b"".join(body) if sum(map(len, body)) <= words.nbytes else b""
+
+
+def encode_planes_natively(words: Words, layout: Layout, mode: int) -> bytes:
+    return _native.byte_planes_encode(words.view(np.uint8), layout.itemsize, layout.mantissa, layout.signed, mode)
+
+
+PlaneCoder = Callable[[Words, Layout, int], bytes]
 
 
 class Source:
     """Takes a stripe's bytes from the front."""
 
-    def __init__(self, data: memoryview) -> None:
-        self.data, self.at = data, 0
+    def __init__(self, data: memoryview, at: int) -> None:
+        self.data, self.at = data, at
 
     def take(self, nbytes: int, what: str) -> memoryview:
         if nbytes > len(self.data) - self.at:
@@ -170,22 +155,25 @@ class Source:
         nbytes, self.at = read_varint(self.data, self.at, f"length of {what}")
         return self.take(nbytes, what)
 
-    def strings(self, what: str, fused: bool) -> Strings:
-        return Strings(LaneTables.from_bytes(self.block(f"table of {what}"), 256), fused)
+    def tables(self, what: str) -> LaneTables:
+        found = LaneTables.from_bytes(self.block(f"table of {what}"), 256)
+        if found.bits != TABLE_BITS:
+            raise StreamError(f"table of {what} has {found.bits} bits, not {TABLE_BITS}")
+        return found
 
 
-PlaneHead = tuple[int, int, Strings | None]  # kind, constant, table
+PlaneHead = tuple[int, int, LaneTables | None]  # kind, constant, table
 
 
-def plane_head(src: Source, plane: int, fused: bool) -> PlaneHead:
+def plane_head(src: Source, plane: int) -> PlaneHead:
     kind = src.byte(f"head of plane {plane}")
     if kind > CODED:
         raise StreamError(f"plane {plane} is of kind {kind}")
     constant = src.byte(f"value of plane {plane}") if kind == CONSTANT else 0
-    return kind, constant, src.strings(f"plane {plane}", fused) if kind == CODED else None
+    return kind, constant, src.tables(f"plane {plane}") if kind == CODED else None
 
 
-def plane_part(src: Source, head: PlaneHead, count: int, place: str, fused: bool) -> Bytes | int:
+def plane_part(src: Source, head: PlaneHead, count: int, place: str) -> Bytes | int:
     """The bytes of one chunk of a plane; an integer where all are the same."""
     kind, constant, shared = head
     if kind == CONSTANT:
@@ -197,28 +185,28 @@ def plane_part(src: Source, head: PlaneHead, count: int, place: str, fused: bool
         if kind == CONSTANT:
             return src.byte(f"value of {place}")
         if kind == OWN:
-            shared = src.strings(place, fused)
+            shared = src.tables(place)
     if kind == PLAIN:
         return np.frombuffer(src.take(count, place), np.uint8)
     assert shared is not None
     string = src.block(place)
     try:
-        return shared.decode(string, count)
+        return lanes.decode(string, count, shared)
     except StreamError as error:
         raise StreamError(f"{place}: {error}") from None
 
 
-def decoded_chunks(src: Source, count: int, layout: Layout, fused: bool) -> Iterator[tuple[int, Words]]:
-    """(where it begins, the words) of every chunk."""
-    k = layout.itemsize
-    heads = [plane_head(src, plane, fused) for plane in range(k)]
-    for at in range(0, count, CHUNK):
-        n = min(CHUNK, count - at)
+def decode_planes(data: memoryview, out: Words, layout: Layout) -> None:
+    """Fills `out` from what follows a stripe's mode."""
+    src, k = Source(data, 1), layout.itemsize
+    heads = [plane_head(src, plane) for plane in range(k)]
+    for at in range(0, out.size, CHUNK):
+        n = min(CHUNK, out.size - at)
         aside = src.byte(f"flags of chunk {at // CHUNK}") if layout.floats else 0
         if aside > 1:
             raise StreamError(f"chunk {at // CHUNK} has flags {aside}")
         plus, minus = src.take(2 * aside, f"zeros of chunk {at // CHUNK}") if aside else (0, 0)
-        first = plane_part(src, heads[0], n, f"plane 0 of chunk {at // CHUNK}", fused)
+        first = plane_part(src, heads[0], n, f"plane 0 of chunk {at // CHUNK}")
         row = np.broadcast_to(np.asarray(first, np.uint8), n)
         kept = np.flatnonzero((row != plus) & (row != minus)) if aside else None
         m = n if kept is None else kept.size
@@ -226,37 +214,49 @@ def decoded_chunks(src: Source, count: int, layout: Layout, fused: bool) -> Iter
         as_bytes = parted.view(np.uint8).reshape(m, k)
         as_bytes[:, k - 1] = row if kept is None else row[kept]
         for plane in range(1, k):
-            as_bytes[:, k - 1 - plane] = plane_part(src, heads[plane], m, f"plane {plane} of chunk {at // CHUNK}", fused)
+            as_bytes[:, k - 1 - plane] = plane_part(src, heads[plane], m, f"plane {plane} of chunk {at // CHUNK}")
         words = layout.joined(parted)
         if kept is not None:
             whole = np.where(row == plus, layout.dtype.type(0), layout.dtype.type(layout.minus_zero))
             whole[kept] = words
             words = whole
-        yield at, words
+        out[at : at + n] = words
+    if src.at != len(data):
+        raise StreamError(f"{len(data) - src.at} bytes stand after the last chunk")
 
 
-def decode_words(data: memoryview, out: Words, layout: Layout, fused: bool) -> None:
+def decode_planes_natively(data: memoryview, out: Words, layout: Layout) -> None:
+    if not _native.byte_planes_decode(data[1:], layout.itemsize, layout.mantissa, layout.signed, out.view(np.uint8)):
+        decode_planes(data, out, layout)  # says what is wrong
+        raise StreamError("its planes are not those of any words")
+
+
+def decode_words(data: memoryview, out: Words, layout: Layout, planes: PlaneReader) -> None:
     """Fills the contiguous `out`. StreamError where `data` is no stripe of so many words."""
-    src = Source(data)
-    mode = src.byte("mode")
+    if len(data) == 0:
+        raise StreamError("it has no mode")
+    mode = data[0]
     if mode > 2 or (mode == 2 and layout.floats):
         raise StreamError(f"mode {mode} of {layout.name} is not known")
     if mode == 0:
-        out[:] = np.frombuffer(src.take(out.nbytes, "values"), layout.dtype)
-    else:
-        for at, words in decoded_chunks(src, out.size, layout if mode == 1 else layout.of_steps(), fused):
-            out[at : at + CHUNK] = words
-        if mode == 2:
-            np.cumsum(out, dtype=out.dtype, out=out)
-    if src.at != len(data):
-        raise StreamError(f"{len(data) - src.at} bytes stand after the last chunk")
+        if len(data) - 1 != out.nbytes:
+            raise StreamError(f"{len(data) - 1} bytes of values, not {out.nbytes}")
+        out[:] = np.frombuffer(data[1:], layout.dtype)
+        return
+    planes(data, out, layout if mode == 1 else layout.of_steps())
+    if mode == 2:
+        np.cumsum(out, dtype=out.dtype, out=out)
+
+
+PlaneReader = Callable[[memoryview, Words, Layout], None]
 
 
 class FloatPlanes(Stage[Array, None]):
     """Values (C, H, W) of any type -> one string for each 8 rows, in the order channel, row, column."""
 
     def __init__(self, bfloat16: bool, fused: bool = False) -> None:
-        self.bfloat16, self.fused = bfloat16, fused
+        self.bfloat16 = bfloat16
+        self.write, self.read = (encode_planes_natively, decode_planes_natively) if fused else (encode_planes, decode_planes)
 
     def max_stripe_nbytes(self, dtype: np.dtype[Any], view: View, rows: int) -> int:
         return 1 + view[0] * rows * view[2] * dtype.itemsize
@@ -265,7 +265,7 @@ class FloatPlanes(Stage[Array, None]):
         layout, folded = Layout(x.dtype, self.bfloat16), x.reshape(chw(x.shape))
         for number in range(stripe_count(out.shape)):
             stripe = np.ascontiguousarray(folded[:, number * STRIPE_ROWS : (number + 1) * STRIPE_ROWS])
-            out.stripe(encode_words(words_of(stripe.reshape(-1)), layout, self.fused))
+            out.stripe(encode_words(words_of(stripe.reshape(-1)), layout, self.write))
 
     def decode(self, y: None, src: Reader) -> Array:
         x = np.empty(src.shape, src.dtype)
@@ -279,7 +279,7 @@ class FloatPlanes(Stage[Array, None]):
             stripe = words[:, number * STRIPE_ROWS : (number + 1) * STRIPE_ROWS]
             row = stripe.reshape(-1) if stripe.flags.c_contiguous else np.empty(stripe.size, words.dtype)
             try:
-                decode_words(src.stripe(), row, layout, self.fused)
+                decode_words(src.stripe(), row, layout, self.read)
             except StripeError:
                 raise
             except (StreamError, InputError) as error:
@@ -289,7 +289,7 @@ class FloatPlanes(Stage[Array, None]):
 
 
 class PlanesKernel:
-    """The same with native strings."""
+    """The same with native planes."""
 
     def __init__(self, bfloat16: bool) -> None:
         self.stage = FloatPlanes(bfloat16, fused=True)
