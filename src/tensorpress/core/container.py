@@ -9,10 +9,11 @@ number, so a flipped bit, a swapped section or a section of another file is refu
 
 from __future__ import annotations
 
+import os
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, BinaryIO
 
 from tensorpress.core.binary import Buffer, canonical_json, crc32c, parse_json, read_varint, row_of_bytes, varint
 from tensorpress.core.errors import InputError, StreamError
@@ -151,3 +152,40 @@ class Container:
         parts["header"] = header
         parts["framing"] = len(self.to_bytes()) - sum(parts.values())
         return parts
+
+
+MAX_FRONT_NBYTES = 1 << 22  # of a file whose sections are read one by one: every header, and names of a few bytes
+
+
+class SectionsOnDisk(Mapping[str, Buffer]):
+    """The sections of a file, each read and verified when it is asked for."""
+
+    def __init__(self, file: BinaryIO, table: Sequence[tuple[str, int]], check: int, start: int) -> None:
+        self._file, self._check, self._places = file, check, {}
+        for number, (name, nbytes) in enumerate(table):
+            self._places[name] = number, start, nbytes
+            start += nbytes + CHECK_NBYTES
+        end = file.seek(0, os.SEEK_END)
+        if start != end:
+            raise StreamError(f"sections end at {start}, the data at {end}")
+
+    def __getitem__(self, name: str) -> Buffer:
+        number, start, nbytes = self._places[name]
+        self._file.seek(start)
+        data = self._file.read(nbytes)
+        if len(data) != nbytes or self._file.read(CHECK_NBYTES) != struct.pack("<I", crc32c(data, section_seed(self._check, number))):
+            raise StreamError(f"section {name!r} is damaged: the check over bytes {start} to {start + nbytes} fails")
+        return data
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+
+def on_disk(file: BinaryIO, kind: bytes) -> Container:
+    """The container of an open file, of which only the front is read. StreamError as from `Container.from_bytes`, for a section when it is asked for."""
+    file.seek(0)
+    header, table, check, start = read_front(memoryview(file.read(MAX_FRONT_NBYTES)), kind)
+    return Container(kind, header, SectionsOnDisk(file, table, check, start))
