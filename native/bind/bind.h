@@ -64,6 +64,7 @@ using Whole = Sink<const T, Args...>;
 using Bytes = Whole<std::uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;  // any buffer, read only
 using ByteSink = Sink<std::uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 
+void bind_adaptive(nb::module_& m);
 void bind_floats(nb::module_& m);
 void bind_maps(nb::module_& m);
 void bind_cells(nb::module_& m);

@@ -55,6 +55,7 @@ NB_MODULE(_native, m) {
     for (int axis = 0; axis < frame.index.rank; ++axis) values *= frame.index.shape[axis];
     return nb::make_tuple(frame.site, frame.plan_id, frame.start, frame.start + frame.nbytes, frame.index.dtype, values);
   });
+  bind_adaptive(m);
   bind_floats(m);
   bind_maps(m);
   bind_cells(m);

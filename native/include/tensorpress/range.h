@@ -6,6 +6,21 @@
 
 namespace tensorpress {
 
+struct BinaryTail {
+  std::uint32_t value;
+  int nbytes;
+};
+
+// The shortest bytes, zeros following them, that lie in the interval.
+inline BinaryTail binary_tail(std::uint32_t low, std::uint32_t high) {
+  for (int keep = 0; keep < 4; ++keep) {
+    const std::uint32_t mask = keep == 0 ? 0 : ~std::uint32_t{0} << (32 - 8 * keep);
+    const std::uint32_t value = (low & mask) == low ? low : (low & mask) + (keep == 0 ? 0 : ~mask + 1);
+    if (value >= low && value <= high && (keep > 0 || low == 0)) return {value, keep};
+  }
+  return {low, 4};
+}
+
 class BinaryWriter {
  public:
   explicit BinaryWriter(std::vector<std::uint8_t>& out) : out_(out) {}
@@ -18,15 +33,9 @@ class BinaryWriter {
       low_ <<= 8, high_ = high_ << 8 | 255;
     }
   }
-  // The shortest bytes, zeros following them, that lie in the interval.
   void finish() {
-    for (int keep = 0; keep <= 4; ++keep) {
-      const std::uint32_t mask = keep == 0 ? 0 : ~std::uint32_t{0} << (32 - 8 * keep);
-      const std::uint32_t value = (low_ & mask) == low_ ? low_ : (low_ & mask) + (keep == 0 ? 0 : ~mask + 1);
-      if (value < low_ || value > high_ || (keep == 0 && low_ != 0)) continue;
-      for (int i = 0; i < keep; ++i) out_.push_back(static_cast<std::uint8_t>(value >> (24 - 8 * i)));
-      return;
-    }
+    const BinaryTail tail = binary_tail(low_, high_);
+    for (int i = 0; i < tail.nbytes; ++i) out_.push_back(static_cast<std::uint8_t>(tail.value >> (24 - 8 * i)));
   }
 
  private:
@@ -50,6 +59,12 @@ class BinaryReader {
     return bit;
   }
   bool done() const { return nbytes_ <= at_; }  // no byte was left over
+  bool cut() const { return at_ > nbytes_ + 4; }  // no writer's string ends so early
+  // Exactly the bytes that a writer of the same decisions leaves.
+  bool exact() const {
+    const BinaryTail tail = binary_tail(low_, high_);
+    return nbytes_ == at_ - 4 + static_cast<std::size_t>(tail.nbytes) && value_ == tail.value;
+  }
 
  private:
   std::uint32_t next() { return at_++ < nbytes_ ? data_[at_ - 1] : 0; }  // beyond the end there are zeros

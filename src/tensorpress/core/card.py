@@ -26,3 +26,6 @@ class Card:
     fit_values: int = 0  # values of a site's maps that a fit likes to see; 0: those of six images
     draft: Mapping[str, Any] = field(default_factory=dict)  # options that make a quick stand-in while a quality is searched for
     reference_bits: int = 8  # width of a raw value in every ratio
+    makes: str = "codec"  # what `build` gives: a 'codec' of arrays, or a 'method' that chooses forms for a network's weights
+    needs: str = ""  # of a method: '' nothing, 'inputs' unlabelled calibration inputs, 'labels' these as well
+    retrains: bool = False  # of a method: whether it trains the weights, beyond a layer at a time

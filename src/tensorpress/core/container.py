@@ -21,9 +21,9 @@ VERSION = 1
 MAX_NBYTES = 1 << 30  # what a decoder may produce or hold unless told otherwise: 1 GiB
 MAX_SECTIONS = 1 << 16
 CHECK_NBYTES = 4
-STREAM, PLAN, BUNDLE = b"\x89TPS", b"\x89TPP", b"\x89TPB"
-MAX_HEADER_NBYTES = {STREAM: 1 << 20, PLAN: 1 << 24, BUNDLE: 1 << 20}  # parsed, a header takes up to 64 times its size
-KINDS = {STREAM: "stream", PLAN: "plan", BUNDLE: "bundle"}
+STREAM, PLAN, BUNDLE, WEIGHTS = b"\x89TPS", b"\x89TPP", b"\x89TPB", b"\x89TPW"
+MAX_HEADER_NBYTES = {STREAM: 1 << 20, PLAN: 1 << 24, BUNDLE: 1 << 20, WEIGHTS: 1 << 20}  # parsed, a header takes up to 64 times its size
+KINDS = {STREAM: "stream", PLAN: "plan", BUNDLE: "bundle", WEIGHTS: "file of weights"}
 
 
 def section_seed(check: int, number: int) -> int:

@@ -29,35 +29,58 @@ def read_card(path: Path) -> Card | None:
 
 
 @cache
-def cards() -> Mapping[str, Card]:
-    """Every known system's card by id, in order of family and id."""
+def _every() -> Mapping[str, Card]:
     found = [read_card(path) for path in sorted(SYSTEMS.glob("*/*.py"))]
     return {card.id: card for card in found if card is not None}
 
 
-def card(codec_id: str) -> Card:
-    if codec_id not in cards():
-        near = difflib.get_close_matches(codec_id, cards(), 1)
-        raise InputError(f"unknown codec {codec_id!r}" + (f"; did you mean {near[0]!r}?" if near else "") + f" Known: {', '.join(cards())}")
-    return cards()[codec_id]
+@cache
+def cards(makes: str = "codec") -> Mapping[str, Card]:
+    """Every known codec's card by id, in order of family and id; or every 'method' that chooses forms for weights."""
+    return {name: card for name, card in _every().items() if card.makes == makes}
 
 
-def system(codec_id: str) -> ModuleType:
-    found = card(codec_id)
+def card(system_id: str, makes: str = "codec") -> Card:
+    known = cards(makes)
+    if system_id not in known:
+        near = difflib.get_close_matches(system_id, known, 1)
+        other = f" It is a {_every()[system_id].makes}." if system_id in _every() else ""
+        raise InputError(f"unknown {makes} {system_id!r}" + (f"; did you mean {near[0]!r}?" if near else "") + f"{other} Known: {', '.join(known)}")
+    return known[system_id]
+
+
+def system(system_id: str, makes: str = "codec") -> ModuleType:
+    found = card(system_id, makes)
     return importlib.import_module(f"tensorpress.systems.{found.family}.{found.id}")
+
+
+def method(method_id: str, options: Mapping[str, Any] | None = None) -> Any:
+    """A method for weights from its id and options. InputError names an option that it does not have."""
+    module = system(method_id, "method")
+    try:
+        return module.build(module.Config(**_known(module, f"method {method_id!r}", options)))
+    except TensorPressError:
+        raise
+    except (TypeError, ValueError, LookupError, ArithmeticError, AttributeError) as error:
+        raise InputError(f"options of method {method_id!r} are not usable: {error}") from None
+
+
+def _known(module: ModuleType, whose: str, options: Mapping[str, Any] | None) -> dict[str, Any]:
+    """`options` as a Config takes them. InputError for one that it does not have."""
+    known = {f.name for f in dataclasses.fields(module.Config)}
+    for name in options or {}:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise InputError(f"{whose} has no option {name!r}{hint} Options: {', '.join(f.name for f in dataclasses.fields(module.Config))}")
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in (options or {}).items()}
 
 
 @plainly
 def build(codec_id: str, params: Mapping[str, Any] | None = None, state: Mapping[str, Any] | None = None) -> Codec:
     """A codec from its id, options and shared state. InputError names an option that it does not have."""
     module = system(codec_id)
-    known = {f.name: f for f in dataclasses.fields(module.Config)}
-    for name in params or {}:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, 1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise InputError(f"codec {codec_id!r} has no option {name!r}{hint} Options: {', '.join(known)}")
-    values = {k: tuple(v) if isinstance(v, list) else v for k, v in (params or {}).items()}
+    values = _known(module, f"codec {codec_id!r}", params)
     try:
         config = module.Config(**values)
         return module.build(config, {k: bytes(v) for k, v in (state or {}).items()})  # type: ignore[no-any-return]
