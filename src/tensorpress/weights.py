@@ -1,8 +1,8 @@
 """Weights of any network to the smallest honest file, and back to a plain network.
 
-    small = tensorpress.weights.compress(model, calib=images, budget="10%")
-    small.save("net.tpw")
-    net = tensorpress.load("net.tpw", model=build())
+small = tensorpress.weights.compress(model, calib=images, budget="10%")
+small.save("net.tpw")
+net = tensorpress.load("net.tpw", model=build())
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from tensorpress.pytorch.calibration import Progress, silent
 from tensorpress.pytorch.lockstep import Inputs
 from tensorpress.pytorch.state import array_of, dtype_of, fill, state_of
 from tensorpress.pytorch.weight_problem import Method, Problem
+from tensorpress.pytorch.work import Work
 
 FAMILY, DEFAULT = "weights", "second_order"
 REFERENCE_BITS = 32  # what a raw weight is counted as
@@ -40,30 +41,23 @@ ROUNDS = 6
 UNITS = {"": 1.0, "b": 1.0, "kb": 1e3, "mb": 1e6, "gb": 1e9, "kib": 1024.0, "mib": 1024.0**2}
 
 
-@dataclass(frozen=True)
-class Budget:
-    """Exactly one is set: `nbytes` of the whole file, or `bits` of the whole file for each parameter."""
-
-    nbytes: int
-
-    @classmethod
-    def parse(cls, text: str | float, raw_nbytes: int, parameters: int) -> Budget:
-        """'62kB', '1.5 MB', 62000, '10%' (of the raw bytes), '2.0bits' (for each parameter). kB is 1,000 bytes."""
-        match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?(?:e[0-9]+)?)\s*(%|bits?|[kmg]?i?b)?\s*", str(text).lower())
-        if not match:
-            raise InputError(f"budget {text!r} is none of '62kB', '10%', '2.0bits' or a number of bytes")
-        number, unit = float(match[1]), match[2] or ""
-        if unit == "%":
-            found = raw_nbytes * number / 100
-        elif unit.startswith("bit"):
-            found = parameters * number / 8
-        elif unit in UNITS:
-            found = number * UNITS[unit]
-        else:
-            raise InputError(f"budget {text!r} has the unit {unit!r}; known are kB, MB, GB, KiB, MiB, % and bits")
-        if not 0 < found < 1 << 60:
-            raise InputError(f"budget {text!r} is no size of a file")
-        return cls(int(found))
+def parse_budget(text: str | float, raw_nbytes: int, parameters: int) -> int:
+    """Bytes of '62kB', '1.5 MB', 62000, '10%' (of the raw bytes), '2.0bits' (for each parameter). kB is 1,000 bytes."""
+    match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?(?:e[0-9]+)?)\s*(%|bits?|[kmg]?i?b)?\s*", str(text).lower())
+    if not match:
+        raise InputError(f"budget {text!r} is none of '62kB', '10%', '2.0bits' or a number of bytes")
+    number, unit = float(match[1]), match[2] or ""
+    if unit == "%":
+        found = raw_nbytes * number / 100
+    elif unit.startswith("bit"):
+        found = parameters * number / 8
+    elif unit in UNITS:
+        found = number * UNITS[unit]
+    else:
+        raise InputError(f"budget {text!r} has the unit {unit!r}; known are kB, MB, GB, KiB, MiB, % and bits")
+    if not 0 < found < 1 << 60:
+        raise InputError(f"budget {text!r} is no size of a file")
+    return int(found)
 
 
 @dataclass(frozen=True)
@@ -74,7 +68,7 @@ class Compressed:
     network: nn.Module  # the original
     raw_nbytes: int
     parameters: int
-    kept: tuple[str, ...]  # matrices that no system has taken: 16 bits each
+    kept: tuple[str, ...] = ()  # matrices that no system has taken: 16 bits each
     notes: Mapping[str, Any] = field(default_factory=dict)
     tried: Sequence[Mapping[str, float]] = ()
 
@@ -86,6 +80,20 @@ class Compressed:
     def bits_per_param(self) -> float:
         """Of the whole file, for each value of the state."""
         return 8 * self.nbytes / max(self.parameters, 1)
+
+    @classmethod
+    def of(cls, data: bytes, network: nn.Module) -> Compressed:
+        """What a file's bytes are beside the network that they stand for."""
+        state = [t.numel() for t, same in state_of(network).values() if not same]
+        reader = WeightReader(data, max_nbytes=1 << 62)
+        return cls(data, network, sum(state) * REFERENCE_BITS // 8, sum(state), tuple(reader.made.get("kept", ())))
+
+    def row(self) -> dict[str, Any]:
+        """The keys that every row of results has of a file."""
+        return {
+            "nbytes": self.nbytes, "raw_nbytes": self.raw_nbytes, "bits_per_param": self.bits_per_param,
+            "ratio": self.raw_nbytes / self.nbytes, "kept": list(self.kept), "tried": [dict(t) for t in self.tried], "notes": dict(self.notes),
+        }  # fmt: skip
 
     def save(self, path: str | Path) -> None:
         """Whole or not at all. InputError where it cannot be written."""
@@ -140,13 +148,15 @@ def compress(
     labels: Tensor | None = None,
     options: Mapping[str, Any] | None = None,
     seed: int = 0,
+    work: str | Path | None = None,
+    resume: bool = False,
     progress: Progress = silent,
 ) -> Compressed:
     """The network's state, at the least loss within a budget: a file of weights (.tpw) that holds all of it.
 
     `calib`: inputs as the network takes them, batch first (a tensor, or a tuple for several arguments), unlabelled. `budget`: of the whole file ('62kB', '10%' of
     fp32, '2.0bits' for each parameter), or `bits` for each parameter, or `max_drop`: the smallest file whose `evaluate(network)` is at most so much below
-    the original's (a score in the same unit, more is better). 10 % where nothing is said. `recipe`: a weight system's id with its `options`, or a Method.
+    the original's (a score in the same unit, more is better). 10 % where nothing is said. `recipe`: a weight system's id with its `options`, or a Method. `work`: a folder for finished layers, gone when the file is made; with `resume` what a stopped run left there is taken.
 
     The file never exceeds the budget. InputError where it cannot be met (with the least that can), for NaN weights, unusable inputs and unknown options.
     """
@@ -162,7 +172,12 @@ def compress(
         raise InputError("give one of budget, bits and max_drop")
     if (max_drop is None) != (evaluate is None):
         raise InputError("max_drop and evaluate belong together: evaluate(network) gives the score that may drop")
-    problem = Problem(model.eval(), calib, labels, seed, progress)
+    place = None if work is None else Work(Path(work))
+    if place is not None and not resume:
+        place.clear()
+    if resume and (place is None or not place.folder.is_dir()):
+        raise InputError(f"there is no run to go on with: {'no folder is given' if place is None else f'{place.folder} is not there'}")
+    problem = Problem(model.eval(), calib, labels, seed, progress, work=place)
     made = {"recipe": recipe if isinstance(recipe, str) else type(recipe).__name__, **({"options": dict(options)} if options else {})}
     tried: list[dict[str, float]] = []
     kept: dict[int, tuple[bytes, tuple[str, ...]]] = {}
@@ -178,6 +193,8 @@ def compress(
 
     def result(nbytes: int) -> Compressed:
         data, left = kept[nbytes]
+        if place is not None:
+            place.clear()
         return Compressed(data, model, raw, parameters, left, dict(problem.notes), tuple(tried))
 
     weights = sum(t.numel() for t in problem.matrices.values())
@@ -185,11 +202,13 @@ def compress(
         return result(at(MOST_BITS))
     if max_drop is not None and evaluate is not None:
         return _by_score(at, result, evaluate, model, max_drop)
-    limit = Budget.parse(f"{bits}bits" if bits is not None else budget if budget is not None else "10%", raw, parameters).nbytes
+    limit = parse_budget(f"{bits}bits" if bits is not None else budget if budget is not None else "10%", raw, parameters)
     blank = {name: Grid(np.zeros(tuple(t.shape), np.int32), np.zeros(1, np.int32)) for name, t in problem.matrices.items()}
     least = len(assemble(model, blank, made)[0].to_bytes())
     if limit < least:
-        raise InputError(f"a budget of {limit} bytes is below the least that this network can take: {least} bytes, with all of its large weights at zero")
+        raise InputError(
+            f"a budget of {limit} bytes is below the least that this network can take: {least} bytes, with all of its large weights at zero"
+        )
     return result(_within(at, limit, least, weights))
 
 
@@ -219,7 +238,11 @@ def _within(at: Callable[[float], int], limit: int, least: int, weights: int) ->
 
 
 def _by_score(
-    at: Callable[[float], int], result: Callable[[int], Compressed], evaluate: Callable[[nn.Module], float], model: nn.Module, max_drop: float
+    at: Callable[[float], int],
+    result: Callable[[int], Compressed],
+    evaluate: Callable[[nn.Module], float],
+    model: nn.Module,
+    max_drop: float,
 ) -> Compressed:
     """The smallest file that keeps the score, by bisection on bits."""
     if not max_drop >= 0:

@@ -205,7 +205,11 @@ def read_index(data: Buffer) -> list[Entry]:
     if not unpacker.eof or unpacker.unused_data:
         raise StreamError(f"the index is cut, has bytes after its end, or is over {MAX_INDEX_NBYTES} bytes")
     columns = parse_json(text, "index")
-    if not isinstance(columns, dict) or set(columns) != {"names", "dtypes", "shapes", "forms"} or not all(isinstance(c, list) for c in columns.values()):
+    if (
+        not isinstance(columns, dict)
+        or set(columns) != {"names", "dtypes", "shapes", "forms"}
+        or not all(isinstance(c, list) for c in columns.values())
+    ):
         raise StreamError("the index does not have the columns names, dtypes, shapes and forms")
     if len({len(c) for c in columns.values()}) > 1:
         raise StreamError("the columns of the index differ in length")
@@ -214,9 +218,19 @@ def read_index(data: Buffer) -> list[Entry]:
         kind, params = (form[0], form[1]) if isinstance(form, list) and len(form) == 2 else (form, {})
         if not (isinstance(name, str) and isinstance(dtype, str) and dtype in DTYPES):
             raise StreamError(f"the index has a tensor {name!r} of type {dtype!r}")
-        if not isinstance(shape, list) or len(shape) > MAX_RANK or not all(type(n) is int and 0 <= n < 1 << 40 for n in shape) or math.prod(shape) >= 1 << 40:
+        if (
+            not isinstance(shape, list)
+            or len(shape) > MAX_RANK
+            or not all(type(n) is int and 0 <= n < 1 << 40 for n in shape)
+            or math.prod(shape) >= 1 << 40
+        ):
             raise StreamError(f"tensor {name!r} has the shape {shape!r}")
-        if not isinstance(kind, str) or (kind not in FORMS and kind != SAME) or not isinstance(params, dict) or (isinstance(form, list) and not params):
+        if (
+            not isinstance(kind, str)
+            or (kind not in FORMS and kind != SAME)
+            or not isinstance(params, dict)
+            or (isinstance(form, list) and not params)
+        ):
             raise StreamError(f"tensor {name!r} has the form {form!r}, which this TensorPress does not know")
         if DTYPES[dtype][1] != "f" and dtype != "BF16" and kind not in ("plain", SAME):
             raise StreamError(f"tensor {name!r} of type {dtype} has the form {kind!r}")

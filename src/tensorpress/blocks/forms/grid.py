@@ -61,7 +61,7 @@ class Grid(Form):
         if steps.ndim != 1 or len(steps) not in (1, levels.shape[0] if levels.ndim else 1):
             raise InputError(f"{steps.size} steps for a tensor of shape {levels.shape}: one, or one a row, is needed")
         if steps.size and int(np.abs(steps.astype(np.int64)).max()) > MAX_INDEX:
-            raise InputError(f"a step is outside 2^-100 to 2^100")
+            raise InputError("a step is outside 2^-100 to 2^100")
         object.__setattr__(self, "levels", np.ascontiguousarray(levels, np.int32))
         object.__setattr__(self, "steps", np.ascontiguousarray(steps, np.int32))
 
