@@ -379,17 +379,17 @@ struct Walk {
     for (std::size_t i = 0; i < active; ++i) counts.learn(context[i], symbol[i]);
     Around moved{};
     for (std::size_t i = 0; i < lanes; ++i) {
-      moved.before += (around[i].before * error[i] + 128) >> 8;
-      moved.beside += (around[i].beside * error[i] + 128) >> 8;
+      moved.before += (around[i].before * error[i] + 64) >> 7;
+      moved.beside += (around[i].beside * error[i] + 64) >> 7;
     }
     lean.weight.before = bounded(lean.weight.before + moved.before);
     lean.weight.beside = bounded(lean.weight.beside + moved.beside);
     return active;
   }
 
-  // Four lanes move a weight by 480 at most, so that one within these bounds overflows at no step.
+  // Four lanes move a weight by 960 at most, so that one within these bounds overflows at no step.
   static Eight bounded(Eight w) {
-    const Eight most = Eight{} + 32000, least = Eight{} - 32000;
+    const Eight most = Eight{} + 31000, least = Eight{} - 31000;
     w = w > most ? most : w;
     return w < least ? least : w;
   }

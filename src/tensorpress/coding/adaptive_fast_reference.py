@@ -170,10 +170,7 @@ class Fast:
                         x, up = here[c + 10], above[c + 10]
                         p, pp, q, qq = here[c + 9][t], here[c + 8][t], up[t], higher[c + 10][t]
                         p_next, q_next = here[c + 9][t + 1], up[t + 1]
-                        if single:
-                            places = [here[c + 7 - k][0] for k in range(8)]
-                        else:
-                            places = [x[t - 1 - k] if k < t else 0 for k in range(8)]
+                        places = [here[c + 7 - k][0] for k in range(8)] if single else [x[t - 1 - k] if k < t else 0 for k in range(8)]
                         near = 2 * abs(p) + (4 if single else 1) * abs(pp) + 2 * abs(q) + abs(p_next) + abs(q_next)
                         near += 3 * abs(places[0]) if single or t % across else 0
                         if not single and across <= t and across <= 8:
@@ -204,13 +201,13 @@ class Fast:
                         heard[lane, r + 2, c + 10, t] = told
                         if told:
                             error = (65535 - squash(toward // 8 * 8) >> 5) - (2047 if told < 0 else 0)
-                            moved = [m + (v * error + 128 >> 8) for m, v in zip(moved, around)]
+                            moved = [m + (v * error + 64 >> 7) for m, v in zip(moved, around)]
                         of_kernel[lane] += abs(told)
                         of_tap[t] += abs(told)
                         learned.append((row, symbol))
                     for row, symbol in learned:
                         self.counts[row].learn(symbol)
-                    lean[:] = [clamp(w + m, -32000, 32000) for w, m in zip(lean, moved)]
+                    lean[:] = [clamp(w + m, -31000, 31000) for w, m in zip(lean, moved)]
                     done += len(active)
                 of_column[c] += sum(of_kernel)
                 of_all += sum(of_kernel)
