@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from tensorpress import __version__, cli_board, cli_dump, cli_tools, cli_tune, cli_weights
+from tensorpress import __version__, cli_board, cli_dump, cli_stream, cli_tools, cli_tune, cli_weights
 from tensorpress.cli_parts import (
     Also,
     Arch,
