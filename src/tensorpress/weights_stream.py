@@ -348,8 +348,8 @@ def encode(
         matrices = [] if lossless else [p for p in file.places if is_matrix(p) and p.name not in same]
         step = step_for(file, matrices, bits, by, progress) if bits is not None and matrices else step_rms
         chosen = {p.name for p in matrices}
-        largest = max((p.values for p in file.places), default=0)
-        parts, done = Parts(min(PART_VALUES, max(LEAST_PART, largest)), lambda: Spool(spool)), []
+        largest = max((p.values for p in file.places), default=0)  # small parts, where there is no coder that learns on from tensor to tensor
+        parts, done = Parts(min(PART_VALUES, max(LEAST_PART, largest)) if lossless else PART_VALUES, lambda: Spool(spool)), []
         total, read, measured, forms, kept = sum(p.nbytes for p in file.places), 0, Measured(), dict[str, int](), list[str]()
 
         def told(nbytes: int) -> None:
