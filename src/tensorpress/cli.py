@@ -63,6 +63,7 @@ app = typer.Typer(
 features_app = typer.Typer(help="Compress what a network computes: calibrate a plan, evaluate it on pictures.", no_args_is_help=True)
 app.add_typer(features_app, name="features")
 app.add_typer(cli_weights.app, name="weights")
+cli_stream.register(cli_weights.app)
 
 
 def version(wanted: bool) -> None:

@@ -9,10 +9,14 @@ from typing import Annotated
 import typer
 
 from tensorpress.cli_parts import Bar, beside, write_json
-from tensorpress.cli_weights import app
 from tensorpress.core.errors import InputError
 
 MB = 10**6
+
+
+def register(weights: typer.Typer) -> None:
+    weights.command("encode")(encode)
+    weights.command("decode")(decode)
 
 
 def bar_of(bar: Bar) -> object:
@@ -20,8 +24,7 @@ def bar_of(bar: Bar) -> object:
     return lambda what, done, total: bar(what, done // MB, max(total // MB, 1))
 
 
-@app.command("encode")
-def encode_command(
+def encode(
     source: Annotated[Path, typer.Argument(help="A .safetensors file.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The file to write (.tpw).")],
     bits: Annotated[float | None, typer.Option(help="Bits that each weight of a matrix takes on average.")] = None,
@@ -50,8 +53,7 @@ def encode_command(
         beside(output).print(f"bit for bit, for they are not finite or out of range: {', '.join(found.kept)}", highlight=False)
 
 
-@app.command("decode")
-def decode_command(
+def decode(
     source: Annotated[Path, typer.Argument(help="A .tpw file.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The file to write (.safetensors).")],
     max_nbytes: Annotated[int | None, typer.Option(help="Refuse files whose tensors take more.", min=0)] = None,
