@@ -14,6 +14,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -171,7 +172,7 @@ class WeightReader:
         if total > max_nbytes:
             raise StreamError(f"tensors of {total} bytes are over the limit of {max_nbytes}")
         ends = np.cumsum([0, *counts]).tolist()
-        self._spans = list(zip(ends, ends[1:]))
+        self._spans = list(pairwise(ends))
 
     def forms(self, part: int) -> list[Tensor]:
         """The tensors of one part. StreamError names the tensor."""
