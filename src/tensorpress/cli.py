@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from tensorpress import __version__, cli_board, cli_dump, cli_tools, cli_tune, cli_weights
+from tensorpress import __version__, cli_board, cli_dump, cli_stream, cli_tools, cli_tune, cli_weights
 from tensorpress.cli_parts import (
     Also,
     Arch,
@@ -63,6 +63,7 @@ app = typer.Typer(
 features_app = typer.Typer(help="Compress what a network computes: calibrate a plan, evaluate it on pictures.", no_args_is_help=True)
 app.add_typer(features_app, name="features")
 app.add_typer(cli_weights.app, name="weights")
+cli_stream.register(cli_weights.app)
 
 
 def version(wanted: bool) -> None:

@@ -49,10 +49,7 @@ class SafetensorsFile:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        try:
-            self._file: BinaryIO = open(self.path, "rb", buffering=0)
-        except OSError as error:
-            raise InputError(f"{path}: {error.strerror}") from None
+        self._file = opened(path)
         try:
             self.places, self.metadata, self._start = self._front()
         except BaseException:
@@ -98,6 +95,14 @@ class SafetensorsFile:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._file.close()
+
+
+def opened(path: str | Path) -> BinaryIO:
+    """For reading. InputError where that cannot be."""
+    try:
+        return open(path, "rb", buffering=0)
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from None
 
 
 def header_of(text: bytes, path: str) -> dict[str, Any]:

@@ -176,7 +176,7 @@ class WeightReader:
 
     def forms(self, part: int) -> list[Tensor]:
         """The tensors of one part. StreamError names the tensor."""
-        src, found = Source(self.box.sections[f"part/{part}"]), []
+        src, found = self._source(part), []
         for entry in self.entries[slice(*self._spans[part])]:
             if entry.form == SAME:
                 found.append(Tensor(entry.name, entry.dtype, entry.shape, None, entry.params["of"]))
@@ -192,9 +192,15 @@ class WeightReader:
             raise StreamError(f"part {part}: {error}") from None
         return found
 
+    def _source(self, part: int) -> Source:
+        try:
+            return Source(self.box.sections[f"part/{part}"])
+        except StreamError as error:
+            raise StreamError(f"part {part}: {error}") from None
+
     def pieces(self, part: int) -> Iterator[tuple[Entry, Iterator[NDArray[Any]]]]:
         """The same with each tensor's values in a row, in its own type, a vector at a time: each is to be read to its end before the next. Tied ones have none."""
-        src = Source(self.box.sections[f"part/{part}"])
+        src = self._source(part)
         for entry in self.entries[slice(*self._spans[part])]:
             yield entry, self._pieces(part, entry, src) if entry.form != SAME else iter(())
         try:

@@ -35,7 +35,7 @@ class Slabs(Form):
     @property
     def params(self) -> Mapping[str, Any]:
         first = self.parts[0]
-        return {"rows": first.shape[0], "form": first.id, "params": dict(first.params)}
+        return {"rows": first.shape[0], "form": first.id, "own": dict(first.params)}
 
     def values(self) -> NDArray[Any]:
         return np.concatenate([part.values() for part in self.parts])
@@ -46,14 +46,14 @@ class Slabs(Form):
 
     @classmethod
     def forms(cls, params: Mapping[str, Any], shape: Shape, dtype: np.dtype[Any], src: Source) -> Iterator[Form]:
-        expect(params, rows=int, form=str, params=dict)
+        expect(params, rows=int, form=str, own=dict)
         rows, kind = params["rows"], params["form"]
         if kind not in FORMS or kind == cls.id:
             raise StreamError(f"slabs of the form {kind!r}")
         if not shape or not 0 < rows < max(shape[0], 2):
             raise StreamError(f"slabs of {rows} rows in a tensor of shape {list(shape)}")
         for at in range(0, shape[0], rows):
-            yield FORMS[kind].read(params["params"], (min(rows, shape[0] - at), *shape[1:]), dtype, src)
+            yield FORMS[kind].read(params["own"], (min(rows, shape[0] - at), *shape[1:]), dtype, src)
 
     @classmethod
     def pieces(cls, params: Mapping[str, Any], shape: Shape, dtype: np.dtype[Any], src: Source) -> Iterator[NDArray[Any]]:
