@@ -74,8 +74,8 @@ def compiler() -> str:
 
 
 def codecs() -> list[str]:
-    """Cards of feature maps with kernels of this project."""
-    return [card.id for card in registry.cards().values() if card.family == "features" and card.stable]
+    """Cards with kernels of this project."""
+    return [card.id for card in registry.cards().values() if card.stable]
 
 
 def variants(codec: str) -> list[dict[str, object]]:

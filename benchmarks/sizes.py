@@ -55,8 +55,8 @@ def depends(codec: str) -> str | None:
 
 
 def codecs() -> list[str]:
-    """Every card of feature maps: integers alone first, then fits that solve equations, then other libraries."""
-    ids = [card.id for card in registry.cards().values() if card.family == "features"]
+    """Every card: integers alone first, then fits that solve equations, then other libraries."""
+    ids = [card.id for card in registry.cards().values()]
     return sorted(ids, key=lambda codec: (codec in LIBRARIES, codec in SOLVED))
 
 

@@ -47,6 +47,7 @@ SOURCES = {
     "channel_dct": ["channel_dct.cpp", "channel_dct_body.cpp"],
     "rans": ["rans.cpp"],
     "laned_rans": ["rans_lanes.cpp", "rans_lanes_body.cpp"],
+    "byte_planes": ["byte_planes.cpp", "byte_planes_body.cpp", "lane_model.cpp"],
     "huffman": ["huffman.cpp"],
     "zero_runs": ["words.cpp"],
     "columns": ["words.cpp"],

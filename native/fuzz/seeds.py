@@ -184,6 +184,20 @@ def predictive(stream: Stream) -> Iterator[bytes]:
         yield bytes([by, words.shape[1] - 1, words.shape[2] - 1, words.shape[0]]) + RAW + _native.predictive_encode(words, by)
 
 
+def byte_planes(stream: Stream) -> Iterator[bytes]:
+    src = Reader(stream.payload, max_nbytes=1 << 30)
+    kind, size = src.dtype.kind, src.dtype.itemsize
+    bfloat16 = stream.params["layout"] == "bfloat16"
+    layout = {("i", 1): 1, ("u", 1): 0, ("b", 1): 0, ("i", 2): 2, ("u", 2): 3, ("f", 2): 4, ("f", 4): 5, ("u", 4): 6, ("f", 8): 7}.get((kind, size))
+    if layout is None or (kind == "u" and size == 2 and not bfloat16):  # a layout that the target leaves out
+        return
+    channels, rows, columns = chw(src.shape)
+    for number, stripe in enumerate(stripes(stream)):
+        count = channels * min(8, rows - 8 * number) * columns
+        if count <= 12000 and stripe[0] < 2:
+            yield bytes([layout]) + u16(count) + RAW + stripe
+
+
 # --- containers --------------------------------------------------------------------------------------------------------
 
 
@@ -217,6 +231,7 @@ MAKERS: dict[str, dict[str, Any]] = {
     "slots": {"slots": slots},
     "ebpc": {"ebpc": ebpc},
     "predictive": {"predictive": predictive},
+    "float_planes": {"byte_planes": byte_planes},
 }
 
 

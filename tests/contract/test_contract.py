@@ -23,7 +23,7 @@ from tensorpress.core.stream import Stream, read_frame, write_frame
 from tensorpress.facade import decode, encode
 from tests.conftest import feature_map
 
-CARDS = [card for card in registry.cards().values() if card.family == "features"]
+CARDS = list(registry.cards().values())
 IDS = [card.id for card in CARDS]
 SHAPES = [(64, 16, 16), (33, 7, 9), (3, 9, 20), (70, 1, 1), (5,), (40, 6), (24, 5, 3), (2, 3, 40, 9, 11)]
 VARIANTS = [(card.id, {}) for card in CARDS]
@@ -44,14 +44,20 @@ VARIANTS += [
     ("slots", {"layout": "slot", "step": 6.0}),
     ("rle", {"step": 40.0}),
     ("csc", {"step": 40.0}),
+    ("float_planes", {"layout": "bfloat16"}),
 ]
+MAPS = [v for v in VARIANTS if registry.card(v[0]).family == "features"]  # codecs of numbers on a scale that is fitted; others keep bits, whatever they mean
 
 
 def fitted(codec: str, options: dict, *samples: np.ndarray) -> Codec:
     return registry.build(codec, options).fit(list(samples))
 
 
-@pytest.fixture(params=VARIANTS, ids=lambda v: f"{v[0]}-{'-'.join(str(x) for x in v[1].values()) or 'default'}")
+def name_of(variant: tuple[str, dict]) -> str:
+    return f"{variant[0]}-{'-'.join(str(x) for x in variant[1].values()) or 'default'}"
+
+
+@pytest.fixture(params=VARIANTS, ids=name_of)
 def variant(request):
     return request.param
 
@@ -167,6 +173,7 @@ def test_every_truncation_and_flip_is_refused(variant):
             codec.decode_payload(read_frame(frame[:at]).payload)
 
 
+@pytest.mark.parametrize("variant", MAPS, ids=name_of)
 def test_another_shared_state_is_refused(variant):
     x = feature_map((16, 9, 9))
     codec, other = fitted(*variant, x), fitted(*variant, 3 * feature_map((16, 9, 9), seed=5))
@@ -192,6 +199,7 @@ def test_odd_arrays(variant):
         assert codec.encode_payload(same) == expected
 
 
+@pytest.mark.parametrize("variant", MAPS, ids=name_of)
 def test_values_that_are_no_numbers_are_refused(variant):
     x = feature_map((20, 12, 14))
     codec = fitted(*variant, x)

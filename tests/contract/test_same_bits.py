@@ -25,7 +25,7 @@ from tensorpress.core.stream import Stream
 from tensorpress.core.threads import threads
 from tests.conftest import feature_map
 from tests.contract import parcel
-from tests.contract.test_contract import VARIANTS
+from tests.contract.test_contract import MAPS, VARIANTS
 
 ROOT = Path(__file__).parents[2]
 FLUSH = {"x86_64": (28, 0x8040), "aarch64": (0, 1 << 24)}  # where the C library's fenv_t holds the word, and the bits that flush denormals
@@ -143,7 +143,7 @@ def test_pytorch_flushes_denormals() -> None:
         torch.set_flush_denormal(False)
 
 
-@pytest.mark.parametrize("variant", VARIANTS, ids=str)
+@pytest.mark.parametrize("variant", MAPS, ids=str)
 def test_types_of_equal_values(variant: tuple[str, dict]) -> None:
     """The stripes are equal; heads differ by the code of the type, and so do the checks, whose seed is the head. bfloat16 is coded as float32."""
     x = feature_map((40, 20, 24), signed=True)

@@ -34,6 +34,7 @@ OPTIONS: dict[str, dict[str, dict]] = {  # beside the default of every card; ben
     "uniform_rans": {"coarse": {"levels": 12}},
     "context": {"coarse": {"step": 6.0}, "fast": {"backend": "fast"}, "fast-coarse": {"backend": "fast", "step": 6.0}},
     "klt": {"huffman": {"coder": "huffman", "bits": 6.0}},
+    "float_planes": {"bfloat16": {"layout": "bfloat16"}},
 }
 
 
@@ -169,6 +170,15 @@ SPECIAL: dict[str, list[tuple[str, dict[str, Any], str, str, tuple[int, ...]]]] 
     "blosc2": [("lz4", {"compressor": "lz4", "step": 6.0}, "signed", "float32", MAP), ("gaps", {}, "gaps", "float32", WIDE)],
     "zfp": [("coarse", {"step": 24.0}, "signed", "float32", MAP), ("fine", {"step": 0.25}, "relu", "float32", SMALL)],
     "dct2d": [("coarse", {"step": 6.0}, "signed", "float32", MAP), ("int8", {"step": 3.0}, "signed", "int8", BLOCK)],
+    "float_planes": [
+        ("bfloat16-signed", {"layout": "bfloat16"}, "signed", "uint16", BLOCK),
+        ("bfloat16-gaps", {"layout": "bfloat16"}, "gaps", "uint16", BLOCK),
+        ("chunks", {}, "gaps", "bool", (8, 8, 1100)),
+        ("chunks-float", {}, "gaps", "float32", (8, 8, 1100)),
+        ("alike-int32", {}, "alike", "int32", BLOCK),
+        ("gaps-float16", {}, "gaps", "float16", WIDE),
+        ("gaps-float64", {}, "gaps", "float64", BLOCK),
+    ],
     "apack": [("coarse", {"step": 6.0}, "signed", "float32", MAP)],
     "ebpc": [("coarse", {"step": 6.0}, "signed", "float32", MAP)],
     "predictive": [("coarse", {"step": 6.0}, "signed", "float32", MAP), ("alike", {}, "alike", "float32", (12, 9, 11))],

@@ -8,6 +8,7 @@ from torch import nn
 
 from tensorpress.core.errors import InputError
 from tensorpress.pytorch.networks import NETWORKS
+from tensorpress.pytorch.networks.characters import ALPHABET, tokens_of, windows
 from tensorpress.pytorch.networks.factory import build
 from tensorpress.pytorch.networks.pixels import Preprocessing, preprocessing
 
@@ -23,6 +24,7 @@ PARAMETERS = {
     "cifar_resnet32": 464_154,
     "cifar_resnet44": 658_586,
     "cifar_resnet56": 853_018,
+    "characters": 818_048,
 }
 
 
@@ -31,6 +33,9 @@ def test_parameters_are_as_published_and_the_network_traces(arch: str) -> None:
     with torch.device("meta"):  # shapes only: no arithmetic is needed here
         network = NETWORKS[arch]().eval()
         assert sum(p.numel() for p in network.parameters()) == PARAMETERS[arch]
+        if getattr(network, "inputs", "pictures") == "tokens":
+            assert torch.fx.symbolic_trace(network)(torch.zeros(2, 128, dtype=torch.int64)).shape == (2, 128, 65)
+            return
         wanted = preprocessing(network)
         side = wanted.crop or 32
         traced = torch.fx.symbolic_trace(network)
@@ -75,6 +80,35 @@ def test_option_a_shortcut_takes_every_second_pixel_between_zero_channels() -> N
         y = block(x)
     assert torch.equal(y[:, 8:24], x[:, :, ::2, ::2])
     assert not y[:, :8].any() and not y[:, 24:].any()
+
+
+# --- characters ------------------------------------------------------------------------------------------------------
+
+
+def test_characters_see_only_what_came_before_and_share_one_matrix() -> None:
+    torch.manual_seed(0)
+    network = NETWORKS["characters"]().eval()
+    assert network.head.weight is network.tokens.weight
+    text = "First Citizen: before we proceed"
+    other = text[:20] + "A" + text[21:]
+    with torch.inference_mode():
+        first, second = network(tokens_of(text)[None]), network(tokens_of(other)[None])
+        short = network(tokens_of(text[:20])[None])
+    assert torch.allclose(first[:, :20], second[:, :20], atol=1e-6) and not torch.allclose(first[:, 20:], second[:, 20:], atol=1e-3)
+    assert torch.allclose(first[:, :20], short, atol=1e-5)
+    assert not torch.allclose(network(tokens_of("ab")[None])[0, 1], network(tokens_of("bb")[None])[0, 1], atol=1e-3)  # what came before counts
+
+
+def test_windows_lie_side_by_side_and_what_follows_is_one_on() -> None:
+    text = "to be, or not to be: " * 20
+    inputs, following = windows(text)
+    assert inputs.shape == following.shape == (3, 128)
+    assert "".join(ALPHABET[t] for t in inputs.flatten()) == text[:384] and "".join(ALPHABET[t] for t in following.flatten()) == text[1:385]
+    assert torch.equal(windows(text, 2)[0], inputs[:2])
+    with pytest.raises(InputError, match="'é' is none of the 65"):
+        tokens_of("café")
+    with pytest.raises(InputError, match="fills no window"):
+        windows("too short")
 
 
 # --- preprocessing ---------------------------------------------------------------------------------------------------

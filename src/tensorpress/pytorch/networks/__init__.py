@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 
 from torch import nn
 
+from tensorpress.pytorch.networks.characters import characters
 from tensorpress.pytorch.networks.cifar import cifar_resnet20, cifar_resnet32, cifar_resnet44, cifar_resnet56
 from tensorpress.pytorch.networks.mobilenet import mobilenet_v2
 from tensorpress.pytorch.networks.resnet import resnet18, resnet34, resnet50, resnet101
@@ -24,6 +25,7 @@ NETWORKS: Mapping[str, Callable[[], nn.Module]] = {
         cifar_resnet32,
         cifar_resnet44,
         cifar_resnet56,
+        characters,
     )
 }
-"""Each gives the architecture with fresh weights, in training mode; the attributes `mean, std, resize, crop, label_offset` say what it wants."""
+"""Each gives the architecture with fresh weights, in training mode; the attributes `mean, std, resize, crop, label_offset` say what it wants, or `inputs = "tokens"` that it takes no pictures."""
