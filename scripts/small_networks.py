@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tensorpress import weights
+from tensorpress.blocks.forms import Form
 from tensorpress.core.errors import InputError
 from tensorpress.pytorch.retrain import Nothing, Schedule, retrain
-from tensorpress.pytorch.weight_problem import Problem
+from tensorpress.pytorch.weight_problem import Method, Problem
 
 TRAINED = 10_000  # images; the rest of the file is judged
 
@@ -67,3 +70,22 @@ def nonzero(network: nn.Module, names: object) -> int:
 
 def mean(values: list[float]) -> float:
     return sum(values) / len(values)
+
+
+def decoded(problem: Problem, forms: Mapping[str, Form]) -> tuple[int, nn.Module]:
+    """Bytes of the whole file with these forms, and the network that it decodes to."""
+    data = weights.assemble(problem.model, forms, {})[0].to_bytes()
+    return len(data), weights.Compressed(data, problem.model, 0, 1, ()).model()
+
+
+def within(method: Method, problem: Problem, nbytes: int, rounds: int = 9) -> tuple[int, nn.Module]:
+    """The largest file of at most `nbytes` that bisection on bits finds, and its network. One problem throughout: what was trained serves again."""
+    low, high, best = 0.02, 16.0, None
+    for _ in range(rounds):
+        bits = (low * high) ** 0.5
+        found = decoded(problem, method.represent(problem, bits))
+        low, high = (bits, high) if found[0] <= nbytes else (low, bits)
+        best = found if found[0] <= nbytes and (best is None or found[0] > best[0]) else best
+    if best is None:
+        raise InputError(f"no file within {nbytes} bytes was found")
+    return best

@@ -18,7 +18,9 @@ def cubic(step: int, first: int, last: int, final: float, initial: float = 0.0) 
     """
     if last <= first:
         return final if step >= last else initial
-    part = min(max((step - first) / (last - first), 0.0), 1.0)
+    if step <= first:
+        return initial
+    part = min((step - first) / (last - first), 1.0)
     return final + (initial - final) * (1 - part) ** 3
 
 

@@ -49,7 +49,7 @@ class Config:
     begin: float = 0.0  # part of the training before the first pruning
     end: float = 0.7  # and at which the last density is reached
     every: int = 8  # steps between prunings, fewer where training is short
-    everywhere: bool = False  # the smallest weights of all layers together; else of each layer
+    everywhere: bool = True  # the smallest weights of all layers together; else of each layer
     near: float = 1.5  # ratio of densities within which a trained network serves again
 
 
