@@ -100,6 +100,7 @@ class Ours:
             self.against()
             return
         for recipe in self.options.recipes:
+            weights.build(recipe)  # an unknown one is an error, not a row that is left out
             bits = self.options.bits or (BITS if recipe == weights.DEFAULT else OTHER_BITS)
             rows, left_out = [], []
             for target in bits:
@@ -115,7 +116,7 @@ class Ours:
 
     def point(self, recipe: str, target: float) -> Row:
         """One pass at a target; the bytes are the file's."""
-        card = registry.card(recipe)
+        card = registry.card(recipe, "method")
         seconds = clock()
         labels = self.labels if card.needs == "labels" else None
         problem = Problem(self.network, self.inputs if card.needs else None, labels, self.options.seed)
@@ -130,7 +131,7 @@ class Ours:
         return self.row(made, weights.DEFAULT, f"budget {text}", seconds(), passes=len(made.tried))
 
     def row(self, made: weights.Compressed, recipe: str, setting: str, compress_seconds: float, **facts: Any) -> Row:
-        card = registry.card(recipe)
+        card = registry.card(recipe, "method")
         seen = {"": "none", "inputs": "calibration inputs without labels", "labels": "labelled calibration inputs"}[card.needs]
         seconds = clock()
         network: nn.Module = made.model()

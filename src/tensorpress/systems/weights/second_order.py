@@ -12,13 +12,16 @@ the correction of the prefix's errors after Li et al., GPTAQ, 2025 (arXiv:2504.0
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from tensorpress.blocks.forms import Form, Grid, Rounded, step_index, step_of
+from tensorpress.core.binary import crc32c
 from tensorpress.core.card import Card
 from tensorpress.core.errors import InputError
 from tensorpress.pytorch.feedback import Feedback, prices
@@ -73,12 +76,13 @@ class Rounding:
         self.config, self.problem, self.steps = config, problem, steps
         self.forms: dict[str, Form] = {}
         self.generator = problem.generator()
+        self.key = "" if problem.work is None else problem.key([asdict(config), {n: int(step_index(s)) for n, s in steps.items()}])
 
     def enter(self, layer: Layer, state: dict[str, Tensor]) -> None:
         name = layer.tensors.get("weight")
         if name is None or name in self.forms or name not in self.steps:
             return
-        self.problem.progress(f"rounding {name}", len(self.forms), len(self.steps))
+        self.problem.progress(f"rounding {name}", sum(n in self.forms for n in self.steps), len(self.steps))
         weight = state[name].detach()
         if not torch.isfinite(weight).all():
             raise InputError(f"weight {name!r} holds NaN or infinity")
@@ -88,9 +92,24 @@ class Rounding:
         if found is None or found.samples == 0:
             form = Grid.nearest(weight.float().numpy(), float(step))
         else:
-            form = Grid(self.levels(matrix(weight.double(), layer), found, step).reshape(weight.shape).numpy().astype("int64"), index)
+            form = Grid(
+                self._kept(
+                    name, lambda: self.levels(matrix(weight.double(), layer), found, step).reshape(weight.shape).numpy().astype("int64")
+                ),
+                index,
+            )
         self.forms[name] = form
         state[name] = torch.from_numpy(form.values()).to(weight.dtype)
+
+    def _kept(self, name: str, make: Callable[[], NDArray[np.int64]]) -> NDArray[np.int64]:
+        """What an earlier run that was stopped has made of this layer, or what is made now."""
+        work, key = self.problem.work, f"{self.key}-{crc32c(name.encode()):08x}"
+        found = None if work is None else work.get(key)
+        if found is None:
+            found = make()
+            if work is not None:
+                work.put(key, found)
+        return found
 
     def levels(self, weight: Tensor, found: Moments, step: Tensor) -> Tensor:
         """[groups, O, K] on the grid."""
@@ -103,13 +122,15 @@ class Rounding:
             weight = weight + config.repair * torch.linalg.solve(stiff, (weight @ found.shift.double()).mT).mT
         feedback = Feedback(hessian, config.damping)
         levels = feedback.round(weight, step, config.trade)
-        return feedback.round(weight, step, config.trade, prices(levels)) if config.trade else levels  # again, with the prices that came of it
+        return (
+            feedback.round(weight, step, config.trade, prices(levels)) if config.trade else levels
+        )  # again, with the prices that came of it
 
     def leave(self, layer: Layer, before: Tensor, after: Tensor, state: dict[str, Tensor]) -> bool:
         changed = False
         if self.config.correct:
             changed = self._norm(layer, state) if layer.kind == "batch_norm" else self._bias(layer, before, after, state)
-        for role, name in layer.tensors.items():  # vectors are rounded once they are what they should be
+        for name in layer.tensors.values():  # vectors are rounded once they are what they should be
             if name in self.forms or name in self.steps or not state[name].is_floating_point():
                 continue
             self.forms[name] = form = Rounded.nearest(state[name].detach().float().numpy(), self.config.vector_bits)
