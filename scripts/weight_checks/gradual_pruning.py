@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 
 from small_networks import Digits, cnn, decoded, mean, nonzero, within
-from weight_checks.bench import Bench, Row, say
 
 from tensorpress import weights
+from weight_checks.bench import Bench, Row, say
 
 CLAIM = "a network of twice the width, pruned gradually, is right more often than a dense one of as many nonzero weights (small networks on 14 x 14 MNIST; bytes are compared as well)"
 WIDTH, SEEDS, EPOCHS = 6, 5, 5  # channels of the dense network; epochs dense, and as many again while it is pruned, or not
