@@ -37,7 +37,7 @@ REFERENCE_BITS = 32  # what a raw weight is counted as
 KEPT_BITS, VECTOR_BITS = 10, 7  # of mantissa, for matrices and for vectors that no system has taken
 LEAST_BITS, MOST_BITS = 0.02, 16.0
 CLOSE = 0.985  # of a budget: near enough to stop looking
-ROUNDS = 6
+ROUNDS, MORE_ROUNDS = 5, 7  # files that are made; more while none of them fits
 UNITS = {"": 1.0, "b": 1.0, "kb": 1e3, "mb": 1e6, "gb": 1e9, "kib": 1024.0, "mib": 1024.0**2}
 
 
@@ -179,12 +179,13 @@ def compress(
         raise InputError(f"there is no run to go on with: {'no folder is given' if place is None else f'{place.folder} is not there'}")
     problem = Problem(model.eval(), calib, labels, seed, progress, work=place)
     made = {"recipe": recipe if isinstance(recipe, str) else type(recipe).__name__, **({"options": dict(options)} if options else {})}
+    weights = sum(t.numel() for t in problem.matrices.values())
     tried: list[dict[str, float]] = []
     kept: dict[int, tuple[bytes, tuple[str, ...]]] = {}
 
     def at(target: float) -> int:
         """Bytes of the file with about `target` bits for each weight."""
-        forms = method.represent(problem, target)
+        forms = method.represent(problem, target) if weights else {}
         file, left = assemble(model, forms, made)
         data = file.to_bytes()
         kept[len(data)] = data, left
@@ -197,7 +198,6 @@ def compress(
             place.clear()
         return Compressed(data, model, raw, parameters, left, dict(problem.notes), tuple(tried))
 
-    weights = sum(t.numel() for t in problem.matrices.values())
     if not weights:
         return result(at(MOST_BITS))
     if max_drop is not None and evaluate is not None:
@@ -213,27 +213,34 @@ def compress(
 
 
 def _within(at: Callable[[float], int], limit: int, least: int, weights: int) -> int:
-    """The largest file found that is within `limit`: the target is moved by what the last files took."""
-    target = min(max(8 * (limit - least) / weights, LEAST_BITS), MOST_BITS)
-    best, low, high = 0, LEAST_BITS / 2, MOST_BITS * 2
-    for _ in range(ROUNDS):
+    """The largest file found that is within `limit`. Bytes are nearly a line over bits: each file moves the line, a bracket keeps it honest."""
+    wanted = limit * (1 + CLOSE) / 2
+    low, high = (0.0, least), (math.inf, 0)
+    target, best, smallest = 8 * (wanted - least) / weights, 0, 1 << 60
+    for number in range(ROUNDS + MORE_ROUNDS):
+        target = min(max(target, LEAST_BITS), MOST_BITS)
         nbytes = at(target)
+        smallest = min(smallest, nbytes)
         if nbytes <= limit:
-            best, low = max(best, nbytes), max(low, target)
+            best = max(best, nbytes)
             if nbytes >= CLOSE * limit or target >= MOST_BITS:
                 return best
+            low = max(low, (target, nbytes))
+        elif target <= LEAST_BITS:
+            raise InputError(f"a budget of {limit} bytes is below the least that this network can take: {nbytes} bytes, with hardly a bit for its large weights")
         else:
-            high = min(high, target)
-        ratio = (limit * (1 + CLOSE) / 2 - least) / max(nbytes - least, 1)
-        wanted = target * ratio
-        target = wanted if low < wanted < high else math.sqrt(low * high)
-        target = min(max(target, LEAST_BITS), MOST_BITS)
-    while not best:
-        if target <= LEAST_BITS:
-            raise InputError(f"a budget of {limit} bytes could not be met; the smallest file found has {nbytes} bytes")
-        target = max(target * 0.8, LEAST_BITS)
-        nbytes = at(target)
-        best = nbytes if nbytes <= limit else 0
+            high = min(high, (target, nbytes))
+        if best and number >= ROUNDS:
+            break
+        if math.isinf(high[0]):
+            target = target * (wanted - least) / max(nbytes - least, 1)
+        else:
+            slope = (high[1] - low[1]) / (high[0] - low[0])
+            target = low[0] + (wanted - low[1]) / slope if slope > 0 else (low[0] + high[0]) / 2
+            if best == 0 and number >= 2:  # the line may promise too much for ever
+                target = min(target, low[0] + (high[0] - low[0]) / 2)
+    if not best:
+        raise InputError(f"a budget of {limit} bytes could not be met; the smallest file found has {smallest} bytes")
     return best
 
 
@@ -284,7 +291,7 @@ def assemble(model: nn.Module, forms: Mapping[str, Form], made: Mapping[str, Any
 
 def kept_form(tensor: Tensor, name: str, bits: int) -> Form:
     """Floats with `bits` of mantissa where they are finite; all else bit for bit."""
-    if tensor.dtype in (torch.float32, torch.float16, torch.bfloat16) and bool(torch.isfinite(tensor).all()):
+    if tensor.dtype in (torch.float64, torch.float32, torch.float16, torch.bfloat16) and bool(torch.isfinite(tensor.float()).all()):
         return Rounded.nearest(tensor.detach().float().cpu().numpy(), bits)
     return Plain(array_of(tensor))
 

@@ -82,7 +82,7 @@ class Rounding:
         name = layer.tensors.get("weight")
         if name is None or name in self.forms or name not in self.steps:
             return
-        self.problem.progress(f"rounding {name}", len(self.forms), len(self.steps))
+        self.problem.progress(f"rounding {name}", sum(n in self.forms for n in self.steps), len(self.steps))
         weight = state[name].detach()
         if not torch.isfinite(weight).all():
             raise InputError(f"weight {name!r} holds NaN or infinity")
