@@ -21,6 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -146,7 +147,7 @@ class Ours:
         theirs = [row for row in weight_judge.read(ROWS / "anchors.json")["rows"] if row["network"] == self.name and row["method"].startswith("nncodec")]
         if not theirs:
             raise InputError("results/weights/anchors.json holds no NNCodec rows of this network: run benchmarks/weight_anchors.py first")
-        mine = [row for row in weight_judge.read(ROWS / "curves.json")["rows"] if row["network"] == self.name and row["method"] == weights.DEFAULT and "bits" in row]
+        mine = [row for row in weight_judge.read(ROWS / "curves.json")["rows"] if row["network"] == self.name and row["method"] == weights.DEFAULT]
         if not mine:
             raise InputError("results/weights/curves.json holds no rows of this network: run the part `curves` first")
         rows = []
@@ -170,11 +171,16 @@ class Ours:
         """Files between the smallest that is good enough and the next smaller one, halving in ratio; agreement is noisy, so larger failures are no bound."""
         for _ in range(self.options.tries):
             best = smallest(mine, other)
-            below = [row["bits"] for row in mine if not better(row, other) and (best is None or row["bits"] < best["bits"])]
-            low, high = max(below, default=FINE[0] / 2), best["bits"] if best else 8.0
-            if high / low < 1.01:
+            below = [row["nbytes"] for row in mine if not better(row, other) and (best is None or row["nbytes"] < best["nbytes"])]
+            if best is None or not below or best["nbytes"] / max(below) < 1.01:
                 return
-            mine.append(self.point(round(math.sqrt(low * high), 4)))
+            mine.append(self.point(target_of(mine, math.sqrt(best["nbytes"] * max(below)))))
+
+
+def target_of(mine: Sequence[Row], nbytes: float) -> float:
+    """The target of bits at which a file would have about so many bytes, between those that were tried."""
+    known = sorted((row["nbytes"], row["bits"]) for row in mine if "bits" in row)
+    return round(float(np.interp(nbytes, [n for n, _ in known], [b for _, b in known])), 4)
 
 
 def better(row: Row, other: Row) -> bool:
@@ -199,14 +205,12 @@ def goals(name: str, mine: Sequence[Row], rows: Sequence[Row]) -> list[dict[str,
     found = []
     plain = {row["setting"]: row for row in rows if row["method"] == "nncodec"}
     if name == "resnet20" and "qp -22" in plain:
-        wanted = max(0.95, plain["qp -22"]["agreement"])
-        for limit in (62_000, 50_000):
-            inside = max((row for row in mine if row["nbytes"] <= limit), key=lambda row: row["agreement"], default=None)
-            smallest_good = min((row["nbytes"] for row in mine if row["agreement"] >= wanted), default=None)
-            text = f"best agreement within it {inside['agreement']:.3f} ({inside['nbytes']:,} B)" if inside else "no file within it"
-            goal = f"at most {limit:,} B at {wanted:g} agreement or more on the test images, which is NNCodec's at {plain['qp -22']['nbytes']:,} B"
-            met = inside is not None and inside["agreement"] >= wanted
-            found.append({"network": name, "goal": goal, "measured": f"{text}; smallest file that reaches it {smallest_good:,} B" if smallest_good else text, "met": met})
+        theirs = plain["qp -22"]
+        for limit, wanted, whose in ((62_000, 0.95, ""), (62_000, theirs["agreement"], f", NNCodec's at {theirs['nbytes']:,} B (qp -22, no data)"), (50_000, 0.95, "")):
+            good = min((row for row in mine if row["agreement"] >= wanted), key=lambda row: row["nbytes"], default=None)
+            text = f"{good['nbytes']:,} B is the smallest file that reaches it, at {good['agreement']:.3f} and KL {good['kl_unlabelled']:.4f}" if good else "no file reaches it"
+            goal = f"at most {limit:,} B at an agreement of {wanted:g} or more on the test images{whose}"
+            found.append({"network": name, "goal": goal, "measured": text, "met": good is not None and good["nbytes"] <= limit})
     for setting in PUBLISHED if name == "resnet56" else ():
         for share in SHARES:
             percent = plain[setting]["percent_of_nncodec"] if setting in plain else None
