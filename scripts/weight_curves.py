@@ -65,7 +65,7 @@ def arguments() -> argparse.Namespace:
         part.add_argument("--calibration", type=int, metavar="N", help="inputs to calibrate on (by network: " + ", ".join(f"{k} {v}" for k, v in CALIBRATION.items()) + ")")
         part.add_argument("--seed", type=int, default=0)
         if name == "against":
-            part.add_argument("--tries", type=int, default=3, help="files tried between two points of the curve, for each point of NNCodec without tools (3)")
+            part.add_argument("--tries", type=int, default=2, help="files tried between two points of the curve, for each point of NNCodec without tools (2)")
         if name == "curves":
             part.add_argument("--no-budgets", action="store_true", help="leave out what weights.compress makes of budgets")
     return parser.parse_args()
