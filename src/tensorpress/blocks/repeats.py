@@ -13,6 +13,7 @@ WIDTHS = (4, 8, 9, 16, 25, 49, 64)  # words of a vector: parts of rows, and kern
 LEAST = 1 << 17  # words that are worth a look
 SAMPLE = 512  # vectors of a look
 FEW = SAMPLE // 16  # that stand again
+WORD_BITS = 12  # of one in a vector that is new, about
 ODD = np.array([(0x9E3779B97F4A7C15 * (2 * i + 1)) & 0xFFFFFFFFFFFFFFFF for i in range(max(WIDTHS))], np.uint64)
 
 
@@ -36,16 +37,16 @@ def _keys(rows: Words) -> NDArray[np.uint64]:
 
 
 def width_of(words: Words) -> int:
-    """That of vectors with repeats, whose indices would take the fewest bits a word; 0: none are seen. Those with a zero do not count: zeros are cheap anyway."""
-    best = (1, 0)  # bits, width
+    """That of vectors with repeats, which would take the fewest bits a word; 0: none are seen. Those with a zero do not count: zeros are cheap anyway."""
+    best, found = (1, 0), 0  # bits of so many words
     for width in WIDTHS if words.size >= LEAST else ():
         rows = words[: SAMPLE * width].reshape(-1, width)
         rows = rows[(rows << words.dtype.type(1)).all(axis=1)]
         seen = np.unique(_keys(rows)).size
-        bits = seen.bit_length()
-        if seen + FEW <= len(rows) and (best[1] == 0 or bits * best[1] < best[0] * width):
-            best = bits, width
-    return best[1]
+        bits = len(rows) * seen.bit_length() + seen * width * WORD_BITS
+        if seen + FEW <= len(rows) and (best[1] == 0 or bits * best[1] < best[0] * len(rows) * width):
+            best, found = (bits, len(rows) * width), width
+    return found
 
 
 def repeats_of(words: Words) -> Repeats | None:
