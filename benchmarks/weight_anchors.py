@@ -41,7 +41,11 @@ OUT = weight_judge.ROWS / "anchors.json"
 METHODS = ("zstd", "xz", "torchao", "nncodec")
 TORCHAO = ("Int8WeightOnlyConfig, linear layers", "Int8WeightOnlyConfig, all layers", "Int4WeightOnlyConfig, linear layers", "IntxWeightOnlyConfig int8, all layers", "IntxWeightOnlyConfig int4, all layers")  # fmt: skip
 QP = (-38, -34, -30, -26, -24, -22, -20, -18)
-COARSE = (-26, -22, -20, -18, -16, -14)  # of tools that make the network bear more
+TOOLS = {
+    "none": QP, "opt_qp": QP, "bnf": (*QP[3:], -16, -14), "bnf+opt_qp": QP[1:], "lsa": (-22,), "bnf+lsa": (-26, -22, -20, -18, -16, -14),
+    "bnf+ioq": (-22, -18),  # minutes each: every tensor is tried eight times
+}  # fmt: skip
+FEWER = {"none": (-38, -34, -30, -26, -24, -22, -20, -18), "opt_qp": (-34, -30, -26), "bnf": (-24, -22, -20, -18), "bnf+opt_qp": (-30, -26, -22), "bnf+lsa": (-20,)}
 LABELLED = {"lsa", "ioq"}
 Row = dict[str, Any]
 
@@ -168,15 +172,11 @@ def plan_of(judge: Judge, method: str, wanted: Sequence[str] | None) -> list[dic
     """What the other Python is to do."""
     if method == "torchao":
         return [{"setting": setting, "tools": []} for setting in TORCHAO]
-    sets: dict[str, Sequence[int]] = {"none": QP, "opt_qp": QP}
-    if "norm" in "".join(judge.state) or any(key.endswith("running_var") for key in judge.state):
-        sets |= {"bnf": (*QP[3:], *COARSE[4:]), "bnf+opt_qp": QP[1:]}
-    if judge.name == "characters":
-        sets = {key: value for key, value in sets.items() if "bnf" not in key}  # its norms are of layers
-    if judge.name.startswith("resnet"):
-        sets |= {"lsa": (-22,), "bnf+lsa": COARSE if judge.name == "resnet20" else (-22, -20, -18)}
-    if judge.name == "resnet20":
-        sets |= {"bnf+ioq": (-22, -18)}  # hours on larger networks: each tensor is tried eight times
+    sets = TOOLS if judge.name == "resnet20" else FEWER
+    if not any(key.endswith("running_var") for key in judge.state):  # no batch norm is there to fold
+        sets = {tools: qps for tools, qps in sets.items() if "bnf" not in tools}
+    if not judge.name.startswith("resnet"):
+        sets = {tools: qps for tools, qps in sets.items() if not LABELLED & set(tools.split("+"))}
     return [{"qp": qp, "tools": [] if tools == "none" else tools.split("+"), "setting": f"qp {qp}"} for tools, qps in sets.items() if wanted is None or tools in wanted for qp in qps]
 
 

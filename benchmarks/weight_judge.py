@@ -18,6 +18,7 @@ from tensorpress.evaluate.weights import judge, outputs
 
 ROWS = Path(__file__).resolve().parents[1] / "results" / "weights"
 LABEL_FREE = ("agreement", "kl")
+COMMIT = checkout_commit(PACKAGE)  # when the run began: the code that is measured
 
 
 class Judge:
@@ -67,11 +68,10 @@ def read(path: Path) -> dict[str, Any]:
 def write(path: Path, command: str, rows: Sequence[Mapping[str, Any]], left_out: Sequence[Mapping[str, Any]], replaced: Callable[[Mapping[str, Any]], bool]) -> None:
     """Rows of this run in place of those for which `replaced` says so; every row says how long it took and at which commit."""
     before = read(path)
-    commit = checkout_commit(PACKAGE)
     kept = [row for row in before["rows"] if not replaced(row)]
-    every = sorted([*kept, *({**row, "commit": commit} for row in rows)], key=lambda r: (list(weight_subjects.SUBJECTS).index(r["network"]), r["method"], r["nbytes"]))
+    every = sorted([*kept, *({**row, "commit": COMMIT} for row in rows)], key=lambda r: (list(weight_subjects.SUBJECTS).index(r["network"]), r["method"], r["nbytes"]))
     faults = [*(fault for fault in before["left_out"] if not replaced(fault)), *left_out]
-    document = {"command": command, "commit": commit, "machine": machine(), "seconds": round(sum(row["seconds"] for row in every), 1), "rows": every, "left_out": faults}
+    document = {"command": command, "commit": COMMIT, "machine": machine(), "seconds": round(sum(row["seconds"] for row in every), 1), "rows": every, "left_out": faults}
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, (json.dumps(document, indent=1) + "\n").encode())
 

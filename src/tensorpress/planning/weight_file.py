@@ -28,7 +28,7 @@ from tensorpress.core.floats import plainly
 from tensorpress.core.threads import threads
 
 PART_VALUES = 1 << 22
-MAX_INDEX_NBYTES = 1 << 26
+MAX_INDEX_NBYTES = 1 << 24
 MAX_RANK = 8
 # what a tensor is outside the file; bfloat16 and 8-bit floats travel as the integers of their bits where they are plain
 DTYPES = {

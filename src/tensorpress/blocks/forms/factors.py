@@ -24,6 +24,7 @@ from tensorpress.core.errors import InputError, StreamError
 EQUATION = re.compile(r"[a-z]{1,6}(,[a-z]{1,6}){1,4}->[a-z]{1,6}")
 EXACT = 1 << 53
 MAX_SIDE = 1 << 16
+LENGTHS = {"dct": dct.LENGTHS, "hadamard": (2, 4, 8, 16, 32, 64)}
 
 
 @dataclass(frozen=True)
@@ -34,12 +35,8 @@ class Fixed:
     length: int
 
     def __post_init__(self) -> None:
-        if (
-            self.kind not in ("dct", "hadamard")
-            or not 2 <= self.length <= 64
-            or (self.kind == "hadamard" and self.length & (self.length - 1))
-        ):
-            raise InputError(f"no {self.kind} of length {self.length}: dct of 2 to 64, hadamard of powers of two to 64")
+        if self.length not in LENGTHS.get(self.kind, ()):
+            raise InputError(f"no {self.kind!r} of length {self.length}: known are {', '.join(f'{k} of {v}' for k, v in LENGTHS.items())}")
 
     @property
     def levels(self) -> NDArray[np.int32]:

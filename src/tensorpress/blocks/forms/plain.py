@@ -26,7 +26,7 @@ class Rounded(Form):
 
     @classmethod
     def nearest(cls, x: NDArray[Any], bits: int) -> Rounded:
-        values = np.ascontiguousarray(x, np.float32)
+        values = np.require(x, np.float32, "C")
         if not np.isfinite(values).all():
             raise InputError(f"a tensor has {values[~np.isfinite(values)].flat[0]} among its values")
         raw, shift = values.view(np.int32).astype(np.int64), MANTISSA - bits

@@ -1,0 +1,243 @@
+"""Rate-distortion rows of our weight files, the row against NNCodec, and the README's figure.
+
+    python scripts/weight_curves.py curves [--networks resnet20 …] [--recipes ID …]    results/weights/curves.json (the default recipe), systems.json (others)
+    python scripts/weight_curves.py against [--networks resnet20 resnet56]             results/weights/against.json, from anchors.json and our own search
+    python scripts/weight_curves.py figure                                             docs/weights-resnet20.svg, from committed rows alone
+
+Needs TENSORPRESS_DATA but for `figure`. Networks, inputs and the keys of a row are those of benchmarks/weight_anchors.py. A point is one pass of a recipe at a target of
+bits for each weight; its bytes are those of the whole file, decoded again and judged. `budgets` are met by `weights.compress`, as users call it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "benchmarks"))
+
+import weight_judge  # noqa: E402
+import weight_picture  # noqa: E402
+from tensorpress.pytorch.weight_problem import Problem  # noqa: E402
+from weight_judge import ROWS, Judge, clock, folder  # noqa: E402
+from weight_subjects import SUBJECTS  # noqa: E402
+
+from tensorpress import weights  # noqa: E402
+from tensorpress.core import registry  # noqa: E402
+from tensorpress.core.atomic import write_atomically  # noqa: E402
+from tensorpress.core.errors import InputError  # noqa: E402
+
+Row = dict[str, Any]
+BITS = (0.6, 0.8, 1.0, 1.2, 1.4, 1.6, 1.8, 2.0, 2.3, 2.6, 3.0, 3.5, 4.0, 5.0, 6.0)  # coded bits for each weight
+OTHER_BITS = (1.0, 1.5, 2.0, 3.0, 4.0)  # of recipes but the default
+CALIBRATION = {"resnet20": 1024, "resnet56": 512, "squeezenet1_1": 64, "mobilenet_v2": 64, "characters": 128}  # inputs
+BUDGETS: Mapping[str, Sequence[str]] = {"resnet20": ("62kB", "50kB")}  # and 22 % everywhere
+EVERYWHERE = "22%"
+SHARES = (0.55, 0.45)  # of NNCodec's bytes on ResNet-56, at these settings: wanted, hoped for
+PUBLISHED = ("qp -20", "qp -24")
+REFINED = 5  # files tried between two points of the curve, for each NNCodec point
+FIGURE = ROOT / "docs" / "weights-resnet20.svg"
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parts = parser.add_subparsers(dest="part", required=True)
+    for name, what in (("curves", "rows of our files"), ("against", "our smallest file for each NNCodec point"), ("figure", "bytes against KL on ResNet-20, as SVG")):
+        part = parts.add_parser(name, help=what)
+        if name == "figure":
+            part.add_argument("--out", type=Path, default=FIGURE, help="(docs/weights-resnet20.svg)")
+            continue
+        part.add_argument("--networks", nargs="+", choices=SUBJECTS, default=list(SUBJECTS) if name == "curves" else ["resnet20", "resnet56"], metavar="NAME", help=f"of {', '.join(SUBJECTS)}")
+        part.add_argument("--characters", type=Path, help="weights that scripts/train_characters.py wrote")
+        part.add_argument("--bits", nargs="+", type=float, metavar="B", help="targets, in coded bits for each weight")
+        part.add_argument("--calibration", type=int, metavar="N", help="inputs to calibrate on (by network: " + ", ".join(f"{k} {v}" for k, v in CALIBRATION.items()) + ")")
+        part.add_argument("--seed", type=int, default=0)
+        if name == "curves":
+            part.add_argument("--recipes", nargs="+", default=[weights.DEFAULT], metavar="ID", help="weight systems (tensorpress codecs lists them)")
+            part.add_argument("--no-budgets", action="store_true", help="leave out what weights.compress makes of budgets")
+    return parser.parse_args()
+
+
+def main() -> None:
+    options = arguments()
+    try:
+        if options.part == "figure":
+            write_atomically(options.out, weight_picture.picture("resnet20", SUBJECTS["resnet20"].title, everyone("resnet20")).encode())
+            print(f"{options.out} is written")
+            return
+        data = folder(os.environ.get("TENSORPRESS_DATA"))
+        for name in options.networks:
+            if SUBJECTS[name].weights is None and options.characters is None:
+                say(f"{name}: left out, its weights are trained by scripts/train_characters.py: give --characters")
+                continue
+            Ours(name, data, options).run()
+    except InputError as error:
+        sys.exit(f"weight_curves: {error}")
+
+
+class Ours:
+    """One network: the float answers, and files of ours that were tried."""
+
+    def __init__(self, name: str, data: Path, options: argparse.Namespace) -> None:
+        say(f"{name}: reading inputs, running the float network")
+        self.name, self.options = name, options
+        self.judge = Judge(name, data, options.characters)
+        self.network = self.judge.network()
+        count = options.calibration or CALIBRATION[name]
+        self.inputs, self.labels = self.judge.inputs.calibration[:count], self.judge.inputs.calibration_labels[:count]
+
+    def run(self) -> None:
+        if self.options.part == "against":
+            self.against()
+            return
+        for recipe in self.options.recipes:
+            weights.build(recipe)  # an unknown one is an error, not a row that is left out
+            bits = self.options.bits or (BITS if recipe == weights.DEFAULT else OTHER_BITS)
+            rows, left_out = [], []
+            for target in bits:
+                try:
+                    rows.append(self.point(recipe, target))
+                except InputError as error:
+                    left_out.append({"network": self.name, "method": recipe, "setting": f"{target:g} bits", "error": str(error)})
+                    say(f"  {recipe} at {target:g} bits: {error}")
+            if recipe == weights.DEFAULT and not self.options.no_budgets:
+                rows += [self.budget(text) for text in (EVERYWHERE, *BUDGETS.get(self.name, ()))]
+            path = ROWS / ("curves.json" if recipe == weights.DEFAULT else "systems.json")
+            weight_judge.write(path, command("curves", path), rows, left_out, lambda r, m=recipe: (r["network"], r["method"]) == (self.name, m))
+
+    def point(self, recipe: str, target: float) -> Row:
+        """One pass at a target; the bytes are the file's."""
+        card = registry.card(recipe, "method")
+        seconds = clock()
+        labels = self.labels if card.needs == "labels" else None
+        problem = Problem(self.network, self.inputs if card.needs else None, labels, self.options.seed)
+        forms = weights.build(recipe).represent(problem, target)
+        file, left = weights.assemble(self.network, forms, {"recipe": recipe})
+        made = weights.Compressed(file.to_bytes(), self.network, self.judge.raw_nbytes, self.judge.parameters, left)
+        return self.row(made, recipe, f"{target:g} bits", seconds(), bits=target)
+
+    def budget(self, text: str) -> Row:
+        seconds = clock()
+        made = weights.compress(self.network, calib=self.inputs, budget=text, seed=self.options.seed)
+        return self.row(made, weights.DEFAULT, f"budget {text}", seconds(), passes=len(made.tried))
+
+    def row(self, made: weights.Compressed, recipe: str, setting: str, compress_seconds: float, **facts: Any) -> Row:
+        card = registry.card(recipe, "method")
+        seen = {"": "none", "inputs": "calibration inputs without labels", "labels": "labelled calibration inputs"}[card.needs]
+        seconds = clock()
+        network: nn.Module = made.model()
+        decode_seconds = seconds()
+        facts |= {"method": recipe, "setting": setting, "data": f"{len(self.inputs)} {seen}" if card.needs else seen, "retrained": card.retrains}
+        row = self.judge.row(network, made.nbytes, **facts, compress_seconds=compress_seconds, decode_seconds=decode_seconds)
+        row["seconds"] = round(compress_seconds + seconds(), 2)
+        bits = f"  {row['bits_per_character']:.4f} bits per character" if "bits_per_character" in row else ""
+        say(f"  {recipe:16s} {setting:14s} {made.nbytes:>9,} B  {row['percent_of_fp32']:5.2f} %  agreement {row['agreement']:.4f}  KL {row['kl_unlabelled']:.5f}  {compress_seconds:.0f} s{bits}")
+        return row
+
+    # --- the row against NNCodec -------------------------------------------------------------------------------------------
+
+    def against(self) -> None:
+        """For each NNCodec point our smallest file with no less agreement on the test inputs and no more KL on the others."""
+        theirs = [row for row in weight_judge.read(ROWS / "anchors.json")["rows"] if row["network"] == self.name and row["method"].startswith("nncodec")]
+        if not theirs:
+            raise InputError("results/weights/anchors.json holds no NNCodec rows of this network: run benchmarks/weight_anchors.py first")
+        mine = [row for row in weight_judge.read(ROWS / "curves.json")["rows"] if row["network"] == self.name and row["method"] == weights.DEFAULT and "bits" in row]
+        if not mine:
+            raise InputError("results/weights/curves.json holds no rows of this network: run the part `curves` first")
+        rows = []
+        for other in sorted(theirs, key=lambda row: row["nbytes"]):
+            self.refine(mine, other)
+            best = smallest(mine, other)
+            rows.append(beside(self.name, other, best))
+            say(f"  {other['method']} {other['setting']}: {other['nbytes']:,} B; ours " + (f"{best['nbytes']:,} B, {100 * best['nbytes'] / other['nbytes']:.1f} %" if best else "none"))
+        path = ROWS / "against.json"
+        weight_judge.write(path, command("against", path), rows, [], lambda r: r["network"] == self.name)
+        document = weight_judge.read(path)
+        tried = {row["nbytes"]: row for row in mine}
+        document["goals"] = [goal for goal in document.get("goals", []) if goal["network"] != self.name] + goals(self.name, list(tried.values()), rows)
+        document["files_tried"] = {**document.get("files_tried", {}), self.name: len(tried)}
+        write_atomically(path, (json.dumps(document, indent=1) + "\n").encode())
+        for goal in document["goals"]:
+            say(f"  {goal['network']}: {goal['goal']}: {goal['measured']}: {'met' if goal['met'] else 'not met'}")
+
+    def refine(self, mine: list[Row], other: Row) -> None:
+        """Files between the smallest that is good enough and the next smaller one, halving in ratio; agreement is noisy, so larger failures are no bound."""
+        for _ in range(REFINED):
+            best = smallest(mine, other)
+            below = [row["bits"] for row in mine if not better(row, other) and (best is None or row["bits"] < best["bits"])]
+            low, high = max(below, default=BITS[0] / 2), best["bits"] if best else 8.0
+            if high / low < 1.01:
+                return
+            mine.append(self.point(weights.DEFAULT, round(math.sqrt(low * high), 4)))
+
+
+def better(row: Row, other: Row) -> bool:
+    return row["agreement"] >= other["agreement"] and row["kl_unlabelled"] <= other["kl_unlabelled"]
+
+
+def smallest(mine: Sequence[Row], other: Row) -> Row | None:
+    return min((row for row in mine if better(row, other)), key=lambda row: row["nbytes"], default=None)
+
+
+SHOWN = ("nbytes", "top1", "drop_points", "drop_low", "drop_high", "agreement", "agreement_low", "agreement_high", "kl_unlabelled", "kl_low_unlabelled", "kl_high_unlabelled")
+
+
+def beside(name: str, other: Row, best: Row | None) -> Row:
+    row = {"network": name, "method": other["method"], "setting": other["setting"], "data": other["data"], **{key: other[key] for key in SHOWN}}
+    ours = {} if best is None else {f"ours_{key}": best[key] for key in (*SHOWN, "setting", "data")}
+    return {**row, **ours, "percent_of_nncodec": None if best is None else 100 * best["nbytes"] / other["nbytes"], "seconds": 0.0}
+
+
+def goals(name: str, mine: Sequence[Row], rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """What was wanted beside what is, met or not."""
+    found = []
+    plain = {row["setting"]: row for row in rows if row["method"] == "nncodec"}
+    if name == "resnet20" and "qp -22" in plain:
+        wanted = max(0.95, plain["qp -22"]["agreement"])
+        for limit in (62_000, 50_000):
+            inside = max((row for row in mine if row["nbytes"] <= limit), key=lambda row: row["agreement"], default=None)
+            smallest_good = min((row["nbytes"] for row in mine if row["agreement"] >= wanted), default=None)
+            text = f"best agreement within it {inside['agreement']:.3f} ({inside['nbytes']:,} B)" if inside else "no file within it"
+            goal = f"at most {limit:,} B at {wanted:g} agreement or more on the test images, which is NNCodec's at {plain['qp -22']['nbytes']:,} B"
+            met = inside is not None and inside["agreement"] >= wanted
+            found.append({"network": name, "goal": goal, "measured": f"{text}; smallest file that reaches it {smallest_good:,} B" if smallest_good else text, "met": met})
+    for setting in PUBLISHED if name == "resnet56" else ():
+        for share in SHARES:
+            percent = plain[setting]["percent_of_nncodec"] if setting in plain else None
+            goal = f"at most {100 * share:g} % of NNCodec's {plain[setting]['nbytes']:,} B ({setting}, no data) at no less agreement and no more KL" if setting in plain else f"NNCodec at {setting}"
+            found.append({"network": name, "goal": goal, "measured": "none found" if percent is None else f"{percent:.1f} %", "met": percent is not None and percent <= 100 * share})
+    return found
+
+
+def command(part: str, path: Path) -> str:
+    if path.name == "systems.json":
+        names = sorted({row["method"] for row in weight_judge.read(path)["rows"]})
+        return f"python scripts/weight_curves.py curves --recipes {' '.join(names)}"
+    return f"python scripts/weight_curves.py {part}" + (" --characters build/characters.safetensors" if part == "curves" else "")
+
+
+def everyone(name: str) -> list[Row]:
+    """Committed rows of a network: others' first, then ours."""
+    rows = [row for file in ("anchors", "systems", "curves") for row in weight_judge.read(ROWS / f"{file}.json")["rows"]]
+    found = [row for row in rows if row["network"] == name]
+    if not found:
+        raise InputError(f"no rows of {name} in results/weights: run the parts before")
+    return found
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    torch.manual_seed(0)
+    main()
