@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tensorpress.blocks.forms import FORMS, Codebook, Factors, Fixed, Grid, Plain, Rounded, Slabs, Source, Target, step_index, step_of
+from tensorpress.blocks.forms.factors import LENGTHS
 from tensorpress.core.errors import InputError, StreamError
 from tensorpress.planning.weight_file import Tensor, WeightFile, WeightReader, in_dtype
 from tests.golden import weight_cases
@@ -60,11 +61,11 @@ def test_products_are_exact_whatever_the_order():
     assert np.array_equal(form.values(), wanted)
 
 
-@pytest.mark.parametrize("kind", ["dct", "hadamard"])
-def test_fixed_factors_are_orthonormal_nearly(kind):
-    matrix = Fixed(kind, 8)
+@pytest.mark.parametrize(("kind", "length"), [(kind, n) for kind, lengths in LENGTHS.items() for n in lengths])
+def test_fixed_factors_are_orthonormal_nearly(kind, length):
+    matrix = Fixed(kind, length)
     rows = matrix.levels * float(step_of(matrix.step))
-    assert np.abs(rows @ rows.T - np.eye(8)).max() < 0.03
+    assert np.abs(rows @ rows.T - np.eye(length)).max() < 0.03
 
 
 def test_every_form_is_in_the_golden_file():
@@ -141,7 +142,7 @@ def test_products_that_could_lose_a_bit_are_refused():
         ("factors", {"equation": "or,rk->ok", "factors": [[3, 60000], [60000, 2]]}, (3, 2), "factors of 300000 values"),
         ("factors", {"equation": "or,rk->ok", "factors": [[3, 1], [1, 3]]}, (3, 2), "tensor of shape"),
         ("factors", {"equation": "o" * 999, "factors": []}, (3, 2), "no equation"),
-        ("factors", {"equation": "or,rk->ok", "factors": [["dct", 3], [3, 2]]}, (3, 2), "no 'dct' of length 3"),
+        ("factors", {"equation": "or,rk->ok", "factors": [["dct", 6], [6, 2]]}, (3, 2), "no 'dct' of length 6"),
         ("slabs", {"rows": 0, "form": "grid", "own": {}}, (3, 2), "slabs of 0 rows"),
         ("slabs", {"rows": 3, "form": "grid", "own": {}}, (3, 2), "slabs of 3 rows"),
         ("slabs", {"rows": 2, "form": "slabs", "own": {}}, (3, 2), "slabs of the form 'slabs'"),
