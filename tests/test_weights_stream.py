@@ -80,7 +80,7 @@ def test_the_library_reads_what_is_written_and_the_other_way_round(tmp_path):
 def test_the_reader_of_whole_files_gives_the_same(tmp_path, monkeypatch):
     monkeypatch.setattr(stream, "SLAB", 1000)
     source = write(tmp_path / "m.safetensors", every_type())
-    for options in ({}, {"bits": 3.0}, {"step_rms": 0.4, "by": "tensor"}):
+    for options in ({}, {"bits": 3.0}, {"step_rms": 0.4, "by": "row"}):
         stream.encode(source, tmp_path / "m.tpw", **options)
         stream.decode(tmp_path / "m.tpw", tmp_path / "o.safetensors")
         whole = WeightReader((tmp_path / "m.tpw").read_bytes()).all()
@@ -99,9 +99,9 @@ def test_files_of_other_systems_are_decoded(tmp_path):
     assert np.array_equal(found["a"][1], found["b"][1]) and np.abs(found["a"][1] - x).max() <= 0.0051 and found["c"][1].tolist() == [0, 1, 2]
 
 
-@pytest.mark.parametrize("slab", [600, 1 << 18])
+@pytest.mark.parametrize(("slab", "by"), [(600, "row"), (600, "tensor"), (1 << 18, "row"), (1 << 18, "tensor")])
 @pytest.mark.parametrize("dtype", ["F32", "F16", "BF16", "F64"])
-def test_errors_are_half_a_step_at_most(tmp_path, monkeypatch, slab, dtype):
+def test_errors_are_half_a_step_at_most(tmp_path, monkeypatch, slab, by, dtype):
     monkeypatch.setattr(stream, "SLAB", slab)
     rows = np.exp(np.random.default_rng(3).uniform(-4, 4, (61, 1, 1)))
     x = normal(61, 20, 9) * rows
@@ -109,13 +109,13 @@ def test_errors_are_half_a_step_at_most(tmp_path, monkeypatch, slab, dtype):
     stored = bfloat16(x.astype(np.float32)) if dtype == "BF16" else x.astype(DTYPES[dtype])
     vector = normal(50, seed=5)
     source = write(tmp_path / "m.safetensors", {"w": (dtype, stored), "v": ("F32", vector)})
-    found = stream.encode(source, tmp_path / "m.tpw", step_rms=0.25)
+    found = stream.encode(source, tmp_path / "m.tpw", step_rms=0.25, by=by)
     assert found.forms == {"slabs" if slab == 600 else "grid": 1, "planes": 1} and not found.kept
     stream.decode(tmp_path / "m.tpw", tmp_path / "o.safetensors")
     after = read(tmp_path / "o.safetensors")
     assert after["w"][0] == dtype and np.array_equal(after["v"][1], vector)
     before, got = (stream.in_float64(v, dtype) for v in (stored, after["w"][1]))
-    rms = np.sqrt(np.square(before).mean(axis=(1, 2), keepdims=True))
+    rms = np.sqrt(np.square(before).mean(axis=(1, 2) if by == "row" else None, keepdims=True))
     rounding = {"F32": 1e-6, "F64": 1e-6, "F16": 2.0**-10, "BF16": 2.0**-7}[dtype]
     assert (np.abs(got - before) <= 0.5 * 0.25 * 2 ** (1 / 64) * rms * 1.0001 + rounding * np.abs(before) + 1e-7).all()
     assert not got[7].any()

@@ -28,8 +28,8 @@ def encode(
     source: Annotated[Path, typer.Argument(help="A .safetensors file.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The file to write (.tpw).")],
     bits: Annotated[float | None, typer.Option(help="Bits that each weight of a matrix takes on average.")] = None,
-    step_rms: Annotated[float | None, typer.Option(help="The quantiser's step instead, as a share of the root mean square of each row.")] = None,
-    by: Annotated[str, typer.Option(help="With --bits or --step-rms: a step for each 'row' or 'tensor'.")] = "row",
+    step_rms: Annotated[float | None, typer.Option(help="The quantiser's step instead, as a share of the root mean square of each matrix.")] = None,
+    by: Annotated[str, typer.Option(help="With --bits or --step-rms: a step for each 'tensor' or each 'row' of it.")] = "tensor",
     lossless: Annotated[bool, typer.Option("--lossless", help="Every bit comes back (so it does where neither --bits nor --step-rms is given).")] = False,
     json_: Annotated[Path | None, typer.Option("--json", help="Write what was done as JSON.")] = None,
 ) -> None:

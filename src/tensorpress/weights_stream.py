@@ -4,8 +4,8 @@
     encode("model.safetensors", "m.tpw", bits=4)             matrices at about 4 bits a weight, all else as it is
     decode("m.tpw", "out.safetensors")
 
-What is known of a weight here is its size beside the others of its row, so each row has a step of its own, the same share of the row's root mean
-square everywhere (or one step a tensor, `by="tensor"`): the error is the same share of every row.
+All that is known of a weight here is its size beside the others of its tensor, so a matrix has one step, the same share of its root mean square
+everywhere; or each of its rows has one, `by="row"`, which suits rows that a norm behind them makes alike, and on a ResNet-20 lost more at as many bytes.
 """
 
 from __future__ import annotations
@@ -326,12 +326,12 @@ def tied(file: SafetensorsFile) -> dict[str, str]:
 
 @plainly
 def encode(
-    source: str | Path, output: str | Path, *, bits: float | None = None, step_rms: float | None = None, by: str = "row", progress: Progress = silent
+    source: str | Path, output: str | Path, *, bits: float | None = None, step_rms: float | None = None, by: str = "tensor", progress: Progress = silent
 ) -> Written:
     """`source` (safetensors) to `output` (.tpw), lossless unless `bits` or `step_rms` is given. Memory: below twice the largest tensor, or some tens of MB.
 
-    `bits`: that each weight of a matrix takes on average. `step_rms`: the quantiser's step instead, as a share of the root mean square of each row
-    (`by="row"`) or tensor. Vectors, integers, 8-bit floats and what is not finite stay as they are. InputError, StreamError with the place and the reason.
+    `bits`: that each weight of a matrix takes on average. `step_rms`: the quantiser's step instead, as a share of the root mean square of each matrix
+    or row (`by`: "tensor" or "row"). Vectors, integers, 8-bit floats and what is not finite stay as they are. InputError, StreamError with the place and the reason.
     """
     began = time.monotonic()
     if bits is not None and step_rms is not None:
