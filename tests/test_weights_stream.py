@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 
 from tensorpress import weights_stream as stream
 from tensorpress.blocks.forms import Grid, Plain
+from tensorpress.core.binary import canonical_json, varint
 from tensorpress.core.container import WEIGHTS, Container
 from tensorpress.core.errors import InputError, StreamError
 from tensorpress.planning.weight_file import DTYPES, Parts, Tensor, WeightReader
@@ -276,6 +278,28 @@ def test_limits_are_kept(tmp_path):
         stream.decode(tmp_path / "m.tpw", "/dev/null")
     with pytest.raises(InputError, match="No such file"):
         stream.encode(tmp_path / "absent", tmp_path / "m.tpw")
+
+
+@pytest.mark.parametrize("form", ["grid", ["slabs", {"rows": (1 << 20) - 1, "form": "grid", "own": {}}], "planes"])
+def test_a_small_file_that_promises_much_is_refused_at_once(tmp_path, form):
+    """The coder could say 2^29 zeros in a few bytes: nobody makes room for them."""
+    index = {"dtypes": ["F32"], "forms": [form], "names": ["w"], "shapes": [[1 << 20, 512]]}
+    packer = zlib.compressobj(9, zlib.DEFLATED, -15)
+    sections = {"index": packer.compress(canonical_json(index)) + packer.flush(), "part/0": varint(1000) + bytes(1000)}
+    (tmp_path / "m.tpw").write_bytes(Container(WEIGHTS, {"parts": [1]}, sections).to_bytes())
+    with pytest.raises(StreamError, match="over the limit"):
+        stream.decode(tmp_path / "m.tpw", tmp_path / "o.safetensors")
+    if form != "planes":  # they are made a piece at a time
+        with pytest.raises(StreamError, match="at once, which is over the limit"):
+            (tmp_path / "m.tpw").write_bytes(Container(WEIGHTS, {"parts": [1]}, {**sections, "part/0": varint(1 << 26) + bytes(1 << 26)}).to_bytes())
+            stream.decode(tmp_path / "m.tpw", tmp_path / "o.safetensors")
+
+
+def test_a_file_of_no_tensors(tmp_path):
+    source = write(tmp_path / "m.safetensors", {}, {"a": "b"})
+    stream.encode(source, tmp_path / "m.tpw", bits=4)
+    assert stream.decode(tmp_path / "m.tpw", tmp_path / "o.safetensors") == (source.stat().st_size, 0)
+    assert (tmp_path / "o.safetensors").read_bytes() == source.read_bytes()
 
 
 # --- memory ----------------------------------------------------------------------------------------------------------------------------------------

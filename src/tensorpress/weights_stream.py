@@ -27,10 +27,10 @@ from tensorpress.blocks.forms.planes import PIECE, put_piece
 from tensorpress.coding.adaptive import encoded_nbytes
 from tensorpress.core.atomic import behind_links, replacing
 from tensorpress.core.binary import crc32c, varint
-from tensorpress.core.container import WEIGHTS, front, on_disk, section_seed
+from tensorpress.core.container import MAX_NBYTES, WEIGHTS, front, on_disk, section_seed
 from tensorpress.core.errors import InputError, StreamError
 from tensorpress.core.floats import plainly
-from tensorpress.planning.weight_file import PART_VALUES, SAME, Parts, Tensor, WeightReader, in_dtype
+from tensorpress.planning.weight_file import PART_VALUES, SAME, Entry, Parts, Tensor, WeightReader, in_dtype
 from tensorpress.safetensors_file import Place, SafetensorsFile, front_of, laid_out, opened
 
 Progress = Callable[[str, int, int], None]  # what, bytes done, of how many
@@ -45,7 +45,7 @@ STEPS = (2.0**-12, 16.0)  # of a row's root mean square
 SAMPLE = 1 << 19  # values from which the step for a number of bits is found
 TRIES = 8
 COPY = 1 << 22  # bytes
-MAX_NBYTES = 1 << 40  # of decoded tensors, unless told otherwise
+EXPANDING = 64  # a file may hold tensors of so many times its bytes, or of MAX_NBYTES, unless told otherwise
 
 
 def silent(what: str, done: int, total: int) -> None:
@@ -381,14 +381,28 @@ def encode(
     return Written(nbytes, raw, values, None if lossless else step, mse, forms, tuple(kept), time.monotonic() - began)
 
 
+def held_nbytes(entry: Entry) -> int:
+    """What of a tensor a decoder makes at once, as float32 or in its own type."""
+    if entry.form in (SAME, Planes.id):
+        return 0
+    rows = entry.params.get("rows") if entry.form == Slabs.id else None
+    share = min(rows, entry.shape[0]) / max(entry.shape[0], 1) if type(rows) is int and entry.shape else 1.0
+    return int(share * max(entry.nbytes, 4 * entry.values))
+
+
 @plainly
-def decode(source: str | Path, output: str | Path, *, max_nbytes: int = MAX_NBYTES, progress: Progress = silent) -> tuple[int, int]:
+def decode(source: str | Path, output: str | Path, *, max_nbytes: int | None = None, progress: Progress = silent) -> tuple[int, int]:
     """`source` (.tpw) to `output` (safetensors); (bytes of the output, tensors). Memory: below twice the largest tensor, or some tens of MB.
 
-    Any file of weights will do; what `encode` wrote has its metadata again. StreamError where it is damaged, or where tensors take over `max_nbytes`.
+    Any file of weights will do, though what others wrote may have tensors that are held whole; what `encode` wrote has its metadata again. StreamError where
+    it is damaged, or where tensors take over `max_nbytes`; by default over 1 GiB and 64 times the file, and none over 1 GiB is held whole.
     """
     with opened(source) as file:
-        reader = WeightReader.of(on_disk(file, WEIGHTS), max_nbytes=max_nbytes)
+        limit = max(MAX_NBYTES, EXPANDING * Path(source).stat().st_size) if max_nbytes is None else max_nbytes
+        reader = WeightReader.of(on_disk(file, WEIGHTS), max_nbytes=limit)
+        for entry in reader.entries:
+            if (held := held_nbytes(entry)) > (MAX_NBYTES if max_nbytes is None else max_nbytes):
+                raise StreamError(f"tensor {entry.name!r} takes {held} bytes at once, which is over the limit of {max_nbytes or MAX_NBYTES}")
         pairs = reader.made.get("safetensors", [])  # a list, for an object of JSON would lose their order
         if not isinstance(pairs, list) or not all(isinstance(p, list) and len(p) == 2 and all(isinstance(v, str) for v in p) for p in pairs):
             raise StreamError("header 'made' has metadata of safetensors that are no pairs of strings")
