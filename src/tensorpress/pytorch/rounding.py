@@ -36,7 +36,7 @@ class Settle:
         changed = False
         if self.correct:
             changed = self._norm(layer, state) if layer.kind == "batch_norm" else self._bias(layer, before, after, state)
-        for role, name in layer.tensors.items():  # vectors are rounded once they are what they should be
+        for name in layer.tensors.values():  # vectors are rounded once they are what they should be
             if name in self.forms or name in self.held or not state[name].is_floating_point():
                 continue
             self.put(name, Rounded.nearest(state[name].detach().float().numpy(), self.vector_bits), state)
