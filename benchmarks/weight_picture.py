@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from html import escape
+from itertools import pairwise
 from math import ceil, floor, log10
 from typing import Any
 
@@ -50,7 +51,9 @@ def picture(name: str, title: str, rows: Sequence[Row]) -> str:
         if colour == GREY:
             named += [(short(method, str(row["setting"])), colour, [point], False) for row, point in zip(found, points)]
         else:
-            named.append((method.replace("+", " + "), colour, points, method == DEFAULT))
+            trained = {False: "", True: " (retrained)"}.get(found[0].get("retrained", False), " (scales trained)")
+            named.append((method.replace("+", " + ") + trained, colour, points, method == DEFAULT))
+            taken += [box for start, end in pairwise(points) for box in along(start, end)]
     for text, colour, points, bold in sorted(named, key=lambda n: not n[3]):
         x, y, anchor = place(text, points, taken)
         weight = ' font-weight="700"' if bold else ""
@@ -92,6 +95,13 @@ def frame(name: str, title: str, rows: Sequence[Row], limits: tuple[float, float
     parts.append(f'<text x="{LEFT}" y="{bottom + 34}" font-size="11" fill="#4b5563">float32: {raw / 1000:,.0f} kB. {escape("Without loss: " + ", ".join(free) + "." if free else "")}</text>')
     parts.append(f'<text x="{LEFT}" y="{bottom + 50}" font-size="11" fill="#4b5563">Rows: results/weights/anchors.json, systems.json, curves.json (network {escape(name)}).</text>')
     return parts
+
+
+def along(start: Point, end: Point, every: float = 12.0) -> list[Box]:
+    """Small boxes on a line, so that names keep off it."""
+    count = int(max(abs(end[0] - start[0]), abs(end[1] - start[1])) / every)
+    middles = [(start[0] + (end[0] - start[0]) * k / (count + 1), start[1] + (end[1] - start[1]) * k / (count + 1)) for k in range(1, count + 1)]
+    return [(x - 3, y - 3, x + 3, y + 3) for x, y in middles]
 
 
 def place(text: str, points: Sequence[Point], taken: list[Box]) -> tuple[float, float, str]:

@@ -16,6 +16,7 @@ import math
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,6 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 
 import weight_judge  # noqa: E402
 import weight_picture  # noqa: E402
-from tensorpress.pytorch.weight_problem import Problem  # noqa: E402
 from weight_judge import ROWS, Judge, clock, folder  # noqa: E402
 from weight_subjects import SUBJECTS  # noqa: E402
 
@@ -35,16 +35,19 @@ from tensorpress import weights  # noqa: E402
 from tensorpress.core import registry  # noqa: E402
 from tensorpress.core.atomic import write_atomically  # noqa: E402
 from tensorpress.core.errors import InputError  # noqa: E402
+from tensorpress.pytorch.weight_problem import Problem  # noqa: E402
 
 Row = dict[str, Any]
-BITS = (0.6, 0.8, 1.0, 1.2, 1.4, 1.6, 1.8, 2.0, 2.3, 2.6, 3.0, 3.5, 4.0, 5.0, 6.0)  # coded bits for each weight
+FINE = (0.6, 0.8, 1.0, 1.2, 1.4, 1.6, 1.8, 2.0, 2.3, 2.6, 3.0, 3.5, 4.0, 5.0, 6.5)  # coded bits for each weight
+BITS: Mapping[str, Sequence[float]] = {
+    "resnet20": FINE, "resnet56": (0.8, 1.0, 1.1, 1.2, 1.4, 1.7, 2.0, 3.0, 4.0, 6.5), "squeezenet1_1": (2.0, 3.0, 4.0, 5.0, 6.5),
+    "mobilenet_v2": (2.5, 3.0, 4.0, 5.0, 6.5), "characters": (1.5, 2.0, 2.5, 3.0, 4.0, 6.5),
+}  # fmt: skip
 OTHER_BITS = (1.0, 1.5, 2.0, 3.0, 4.0)  # of recipes but the default
 CALIBRATION = {"resnet20": 1024, "resnet56": 512, "squeezenet1_1": 64, "mobilenet_v2": 64, "characters": 128}  # inputs
-BUDGETS: Mapping[str, Sequence[str]] = {"resnet20": ("62kB", "50kB")}  # and 22 % everywhere
-EVERYWHERE = "22%"
+BUDGETS: Mapping[str, Sequence[str]] = {"resnet20": ("62kB", "50kB")}
 SHARES = (0.55, 0.45)  # of NNCodec's bytes on ResNet-56, at these settings: wanted, hoped for
 PUBLISHED = ("qp -20", "qp -24")
-REFINED = 5  # files tried between two points of the curve, for each NNCodec point
 FIGURE = ROOT / "docs" / "weights-resnet20.svg"
 
 
@@ -61,6 +64,8 @@ def arguments() -> argparse.Namespace:
         part.add_argument("--bits", nargs="+", type=float, metavar="B", help="targets, in coded bits for each weight")
         part.add_argument("--calibration", type=int, metavar="N", help="inputs to calibrate on (by network: " + ", ".join(f"{k} {v}" for k, v in CALIBRATION.items()) + ")")
         part.add_argument("--seed", type=int, default=0)
+        if name == "against":
+            part.add_argument("--tries", type=int, default=3, help="files tried between two points of the curve, for each point of NNCodec without tools (3)")
         if name == "curves":
             part.add_argument("--recipes", nargs="+", default=[weights.DEFAULT], metavar="ID", help="weight systems (tensorpress codecs lists them)")
             part.add_argument("--no-budgets", action="store_true", help="leave out what weights.compress makes of budgets")
@@ -100,22 +105,24 @@ class Ours:
             self.against()
             return
         for recipe in self.options.recipes:
-            bits = self.options.bits or (BITS if recipe == weights.DEFAULT else OTHER_BITS)
-            rows, left_out = [], []
-            for target in bits:
-                try:
-                    rows.append(self.point(recipe, target))
-                except InputError as error:
-                    left_out.append({"network": self.name, "method": recipe, "setting": f"{target:g} bits", "error": str(error)})
-                    say(f"  {recipe} at {target:g} bits: {error}")
-            if recipe == weights.DEFAULT and not self.options.no_budgets:
-                rows += [self.budget(text) for text in (EVERYWHERE, *BUDGETS.get(self.name, ()))]
+            weights.build(recipe)  # an unknown one is an error, not a row that is left out
+            bits = self.options.bits or (BITS[self.name] if recipe == weights.DEFAULT else OTHER_BITS)
             path = ROWS / ("curves.json" if recipe == weights.DEFAULT else "systems.json")
-            weight_judge.write(path, command("curves", path), rows, left_out, lambda r, m=recipe: (r["network"], r["method"]) == (self.name, m))
+            rows, left_out = [], []
+            wanted = [partial(self.point, recipe, target) for target in bits]
+            if recipe == weights.DEFAULT and not self.options.no_budgets:
+                wanted += [partial(self.budget, text) for text in BUDGETS.get(self.name, ())]
+            for make in wanted:
+                try:
+                    rows.append(make())
+                except InputError as error:
+                    left_out.append({"network": self.name, "method": recipe, "setting": str(make.args[-1]), "error": str(error)})
+                    say(f"  {recipe} at {make.args[-1]}: {error}")
+                weight_judge.write(path, command("curves", path), rows, left_out, lambda r, m=recipe: (r["network"], r["method"]) == (self.name, m))
 
     def point(self, recipe: str, target: float) -> Row:
         """One pass at a target; the bytes are the file's."""
-        card = registry.card(recipe)
+        card = registry.card(recipe, "method")
         seconds = clock()
         labels = self.labels if card.needs == "labels" else None
         problem = Problem(self.network, self.inputs if card.needs else None, labels, self.options.seed)
@@ -130,7 +137,7 @@ class Ours:
         return self.row(made, weights.DEFAULT, f"budget {text}", seconds(), passes=len(made.tried))
 
     def row(self, made: weights.Compressed, recipe: str, setting: str, compress_seconds: float, **facts: Any) -> Row:
-        card = registry.card(recipe)
+        card = registry.card(recipe, "method")
         seen = {"": "none", "inputs": "calibration inputs without labels", "labels": "labelled calibration inputs"}[card.needs]
         seconds = clock()
         network: nn.Module = made.model()
@@ -154,7 +161,8 @@ class Ours:
             raise InputError("results/weights/curves.json holds no rows of this network: run the part `curves` first")
         rows = []
         for other in sorted(theirs, key=lambda row: row["nbytes"]):
-            self.refine(mine, other)
+            if other["method"] == "nncodec":
+                self.refine(mine, other)
             best = smallest(mine, other)
             rows.append(beside(self.name, other, best))
             say(f"  {other['method']} {other['setting']}: {other['nbytes']:,} B; ours " + (f"{best['nbytes']:,} B, {100 * best['nbytes'] / other['nbytes']:.1f} %" if best else "none"))
@@ -170,10 +178,10 @@ class Ours:
 
     def refine(self, mine: list[Row], other: Row) -> None:
         """Files between the smallest that is good enough and the next smaller one, halving in ratio; agreement is noisy, so larger failures are no bound."""
-        for _ in range(REFINED):
+        for _ in range(self.options.tries):
             best = smallest(mine, other)
             below = [row["bits"] for row in mine if not better(row, other) and (best is None or row["bits"] < best["bits"])]
-            low, high = max(below, default=BITS[0] / 2), best["bits"] if best else 8.0
+            low, high = max(below, default=FINE[0] / 2), best["bits"] if best else 8.0
             if high / low < 1.01:
                 return
             mine.append(self.point(weights.DEFAULT, round(math.sqrt(low * high), 4)))

@@ -18,6 +18,7 @@ import numpy as np
 
 from tensorpress import _native
 from tensorpress.blocks import dct
+from tensorpress.coding import adaptive
 from tensorpress.coding.huffman import HuffmanTables
 from tensorpress.coding.lanes import LaneTables
 from tensorpress.coding.tables import Tables
@@ -217,6 +218,20 @@ def cell_modes(stream: Stream) -> Iterator[bytes]:
     yield bytes([index]) + bytes(stream.payload)
 
 
+# --- weights, which no golden stream of features holds ------------------------------------------------------------------------------
+
+
+def weights() -> Iterator[bytes]:
+    rng = np.random.default_rng(0)
+    for number, taps in enumerate((1, 3, 9, 1, 16, 9)):
+        shapes = [(10, 12, taps), (3, 4, taps)]
+        tensors = [np.rint(rng.laplace(0, (0.4, 1, 40)[number % 3], shape)).astype(np.int32) for shape in shapes]
+        front = bytes([len(shapes), *(n for shape in shapes for n in shape)])
+        for form in adaptive.FORMS:
+            yield front + RAW + adaptive.encode(tensors, form)
+        yield front + ENCODED + bytes([number % 2]) + b"".join((16 * t).clip(-128, 127).astype(np.int8).tobytes() for t in tensors)
+
+
 MAKERS: dict[str, dict[str, Any]] = {
     "zvc": {"zero_bitmap": zero_bitmap, "payload": lambda s: payload(s, 0)},
     "uniform_rans": {"laned_rans": laned_rans, "payload": lambda s: payload(s, 1)},
@@ -236,7 +251,9 @@ MAKERS: dict[str, dict[str, Any]] = {
 
 
 def seeds() -> Iterator[tuple[str, str, bytes | Tabled]]:
-    """(target, name, input) of every golden stream."""
+    """(target, name, input) of every golden stream, and of some weights."""
+    for number, made in enumerate(weights()):
+        yield "adaptive", f"weights-{number}", made
     for path in sorted(GOLDEN.glob("v*/*.tp")):
         stream = Stream.from_bytes(path.read_bytes())
         kind = stream.codec

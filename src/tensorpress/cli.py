@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from tensorpress import __version__, cli_board, cli_dump, cli_tools, cli_tune
+from tensorpress import __version__, cli_board, cli_dump, cli_stream, cli_tools, cli_tune, cli_weights
 from tensorpress.cli_parts import (
     Also,
     Arch,
@@ -55,13 +55,15 @@ from tensorpress.core.container import MAX_NBYTES
 from tensorpress.core.errors import InputError, TensorPressError
 
 app = typer.Typer(
-    help="The codec layer for neural networks: feature maps to real bytes, judged by what the task lost.",
+    help="The codec layer for neural networks: feature maps and weights to real bytes, judged by what the task lost.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 features_app = typer.Typer(help="Compress what a network computes: calibrate a plan, evaluate it on pictures.", no_args_is_help=True)
 app.add_typer(features_app, name="features")
+app.add_typer(cli_weights.app, name="weights")
+cli_stream.register(cli_weights.app)
 
 
 def version(wanted: bool) -> None:
@@ -344,43 +346,45 @@ def inspect(
 
 @app.command("list")
 def list_command(json_: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
-    """Every codec, one line each."""
+    """Every codec and every method, one line each."""
     from dataclasses import asdict
 
     from rich.table import Table
 
     from tensorpress.core.registry import cards
 
+    known = [*cards().values(), *cards("method").values()]
+
     if json_:
-        out.print_json(data=[asdict(card) for card in cards().values()])
+        out.print_json(data=[asdict(card) for card in known])
         return
     table = Table()
     for name in ("id", "family", "what", "kind", "quality"):
         table.add_column(name)
-    for card in cards().values():
+    for card in known:
         table.add_row(card.id, card.family, card.title, card.fidelity, card.quality or "-")
     out.print(table)
 
 
 @app.command()
 def show(
-    codec: Annotated[str, typer.Argument(metavar="ID", help="A codec's id.")],
+    codec: Annotated[str, typer.Argument(metavar="ID", help="A codec's or a method's id.")],
     json_: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """A codec's card: paper, claim, options and their defaults."""
+    """A codec's or a method's card: paper, claim, options and their defaults."""
     from dataclasses import asdict
 
     from rich.text import Text
 
-    from tensorpress.core.registry import card, system
+    from tensorpress.core.registry import any_card, system
     from tensorpress.files import option_rows
 
-    found, options = card(codec), option_rows(codec)
+    found, options = any_card(codec), option_rows(codec)
     if json_:
         out.print_json(data={**asdict(found), "options": options})
         return
     out.print(f"{found.id}: {found.title}  ({found.family}, {found.fidelity})")
-    out.print((system(codec).__doc__ or "").strip(), highlight=False)
+    out.print((system(codec, found.makes).__doc__ or "").strip(), highlight=False)
     for name in ("paper", "claim", "measured", "portability"):
         out.print(f"{name}: {getattr(found, name)}", highlight=False)
     out.print("options (--set name=value):")

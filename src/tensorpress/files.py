@@ -19,13 +19,14 @@ from tensorpress.core import registry
 from tensorpress.core.atomic import write_atomically
 from tensorpress.core.binary import Buffer
 from tensorpress.core.codec import Codec
-from tensorpress.core.container import BUNDLE, KINDS, MAX_NBYTES, PLAN, STREAM, Container
+from tensorpress.core.container import BUNDLE, KINDS, MAX_NBYTES, PLAN, STREAM, WEIGHTS, Container
 from tensorpress.core.errors import InputError, StreamError
 from tensorpress.core.payload import Reader
 from tensorpress.core.recover import Recovered
 from tensorpress.core.stream import FRAME_NBYTES, Frame, Stream, frame_front, read_frame
 from tensorpress.facade import as_array, decode
 from tensorpress.planning.plan import Plan
+from tensorpress.planning.weight_file import SAME, WeightReader
 
 
 def read_bytes(path: Path) -> bytes:
@@ -142,6 +143,12 @@ def describe(path: Path, data: Buffer, max_nbytes: int = MAX_NBYTES) -> dict[str
         if kind == "bundle":
             box = Container.from_bytes(data, BUNDLE, max_nbytes=len(data))
             return {**dict(box.header), "kind": "bundle", "nbytes": len(data), "parts": box.breakdown()}
+        if kind == KINDS[WEIGHTS]:
+            reader = WeightReader(data, max_nbytes=max_nbytes)
+            tensors = [{"name": e.name, "dtype": e.dtype, "shape": list(e.shape), "form": e.form, **e.params} for e in reader.entries]
+            raw = sum(e.values for e in reader.entries if e.form != SAME)
+            facts = {"values": raw, "bits_per_value": 8 * len(data) / max(raw, 1), "made": dict(reader.made), "tensors": tensors}
+            return {"kind": kind, "nbytes": len(data), "parts": reader.box.breakdown(), **facts}
         if len(data) >= FRAME_NBYTES and data[0] & 3 == 1:
             frame = read_frame(data, max_nbytes=max_nbytes)
             if frame.nbytes == len(data):
@@ -158,7 +165,7 @@ def describe(path: Path, data: Buffer, max_nbytes: int = MAX_NBYTES) -> dict[str
 
 def option_rows(codec: str) -> list[dict[str, Any]]:
     """name, default and help (the comment beside it) of each option, from the system's own Config and what it inherits."""
-    config = registry.system(codec).Config
+    config = registry.system(codec, registry.any_card(codec).makes).Config
     comments: dict[str, str] = {}
     for owner in reversed([c for c in config.__mro__ if dataclasses.is_dataclass(c)]):
         source = textwrap.dedent(inspect.getsource(owner))

@@ -1,8 +1,8 @@
 """Weights of any network to the smallest honest file, and back to a plain network.
 
-    small = tensorpress.weights.compress(model, calib=images, budget="10%")
-    small.save("net.tpw")
-    net = tensorpress.load("net.tpw", model=build())
+small = tensorpress.weights.compress(model, calib=images, budget="10%")
+small.save("net.tpw")
+net = tensorpress.load("net.tpw", model=build())
 """
 
 from __future__ import annotations
@@ -30,40 +30,34 @@ from tensorpress.pytorch.calibration import Progress, silent
 from tensorpress.pytorch.lockstep import Inputs
 from tensorpress.pytorch.state import array_of, dtype_of, fill, state_of
 from tensorpress.pytorch.weight_problem import Method, Problem
+from tensorpress.pytorch.work import Work
 
 FAMILY, DEFAULT = "weights", "second_order"
 REFERENCE_BITS = 32  # what a raw weight is counted as
 KEPT_BITS, VECTOR_BITS = 10, 7  # of mantissa, for matrices and for vectors that no system has taken
 LEAST_BITS, MOST_BITS = 0.02, 16.0
 CLOSE = 0.985  # of a budget: near enough to stop looking
-ROUNDS = 6
+ROUNDS, MORE_ROUNDS = 5, 7  # files that are made; more while none of them fits
 UNITS = {"": 1.0, "b": 1.0, "kb": 1e3, "mb": 1e6, "gb": 1e9, "kib": 1024.0, "mib": 1024.0**2}
 
 
-@dataclass(frozen=True)
-class Budget:
-    """Exactly one is set: `nbytes` of the whole file, or `bits` of the whole file for each parameter."""
-
-    nbytes: int
-
-    @classmethod
-    def parse(cls, text: str | float, raw_nbytes: int, parameters: int) -> Budget:
-        """'62kB', '1.5 MB', 62000, '10%' (of the raw bytes), '2.0bits' (for each parameter). kB is 1,000 bytes."""
-        match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?(?:e[0-9]+)?)\s*(%|bits?|[kmg]?i?b)?\s*", str(text).lower())
-        if not match:
-            raise InputError(f"budget {text!r} is none of '62kB', '10%', '2.0bits' or a number of bytes")
-        number, unit = float(match[1]), match[2] or ""
-        if unit == "%":
-            found = raw_nbytes * number / 100
-        elif unit.startswith("bit"):
-            found = parameters * number / 8
-        elif unit in UNITS:
-            found = number * UNITS[unit]
-        else:
-            raise InputError(f"budget {text!r} has the unit {unit!r}; known are kB, MB, GB, KiB, MiB, % and bits")
-        if not 0 < found < 1 << 60:
-            raise InputError(f"budget {text!r} is no size of a file")
-        return cls(int(found))
+def parse_budget(text: str | float, raw_nbytes: int, parameters: int) -> int:
+    """Bytes of '62kB', '1.5 MB', 62000, '10%' (of the raw bytes), '2.0bits' (for each parameter). kB is 1,000 bytes."""
+    match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?(?:e[0-9]+)?)\s*(%|bits?|[kmg]?i?b)?\s*", str(text).lower())
+    if not match:
+        raise InputError(f"budget {text!r} is none of '62kB', '10%', '2.0bits' or a number of bytes")
+    number, unit = float(match[1]), match[2] or ""
+    if unit == "%":
+        found = raw_nbytes * number / 100
+    elif unit.startswith("bit"):
+        found = parameters * number / 8
+    elif unit in UNITS:
+        found = number * UNITS[unit]
+    else:
+        raise InputError(f"budget {text!r} has the unit {unit!r}; known are kB, MB, GB, KiB, MiB, % and bits")
+    if not 0 < found < 1 << 60:
+        raise InputError(f"budget {text!r} is no size of a file")
+    return int(found)
 
 
 @dataclass(frozen=True)
@@ -74,7 +68,7 @@ class Compressed:
     network: nn.Module  # the original
     raw_nbytes: int
     parameters: int
-    kept: tuple[str, ...]  # matrices that no system has taken: 16 bits each
+    kept: tuple[str, ...] = ()  # matrices that no system has taken: 16 bits each
     notes: Mapping[str, Any] = field(default_factory=dict)
     tried: Sequence[Mapping[str, float]] = ()
 
@@ -86,6 +80,20 @@ class Compressed:
     def bits_per_param(self) -> float:
         """Of the whole file, for each value of the state."""
         return 8 * self.nbytes / max(self.parameters, 1)
+
+    @classmethod
+    def of(cls, data: bytes, network: nn.Module) -> Compressed:
+        """What a file's bytes are beside the network that they stand for."""
+        state = [t.numel() for t, same in state_of(network).values() if not same]
+        reader = WeightReader(data, max_nbytes=1 << 62)
+        return cls(data, network, sum(state) * REFERENCE_BITS // 8, sum(state), tuple(reader.made.get("kept", ())))
+
+    def row(self) -> dict[str, Any]:
+        """The keys that every row of results has of a file."""
+        return {
+            "nbytes": self.nbytes, "raw_nbytes": self.raw_nbytes, "bits_per_param": self.bits_per_param,
+            "ratio": self.raw_nbytes / self.nbytes, "kept": list(self.kept), "tried": [dict(t) for t in self.tried], "notes": dict(self.notes),
+        }  # fmt: skip
 
     def save(self, path: str | Path) -> None:
         """Whole or not at all. InputError where it cannot be written."""
@@ -140,13 +148,15 @@ def compress(
     labels: Tensor | None = None,
     options: Mapping[str, Any] | None = None,
     seed: int = 0,
+    work: str | Path | None = None,
+    resume: bool = False,
     progress: Progress = silent,
 ) -> Compressed:
     """The network's state, at the least loss within a budget: a file of weights (.tpw) that holds all of it.
 
     `calib`: inputs as the network takes them, batch first (a tensor, or a tuple for several arguments), unlabelled. `budget`: of the whole file ('62kB', '10%' of
     fp32, '2.0bits' for each parameter), or `bits` for each parameter, or `max_drop`: the smallest file whose `evaluate(network)` is at most so much below
-    the original's (a score in the same unit, more is better). 10 % where nothing is said. `recipe`: a weight system's id with its `options`, or a Method.
+    the original's (a score in the same unit, more is better). 10 % where nothing is said. `recipe`: a weight system's id with its `options`, or a Method. `work`: a folder for finished layers, gone when the file is made; with `resume` what a stopped run left there is taken.
 
     The file never exceeds the budget. InputError where it cannot be met (with the least that can), for NaN weights, unusable inputs and unknown options.
     """
@@ -162,14 +172,20 @@ def compress(
         raise InputError("give one of budget, bits and max_drop")
     if (max_drop is None) != (evaluate is None):
         raise InputError("max_drop and evaluate belong together: evaluate(network) gives the score that may drop")
-    problem = Problem(model.eval(), calib, labels, seed, progress)
+    place = None if work is None else Work(Path(work))
+    if place is not None and not resume:
+        place.clear()
+    if resume and (place is None or not place.folder.is_dir()):
+        raise InputError(f"there is no run to go on with: {'no folder is given' if place is None else f'{place.folder} is not there'}")
+    problem = Problem(model.eval(), calib, labels, seed, progress, work=place)
     made = {"recipe": recipe if isinstance(recipe, str) else type(recipe).__name__, **({"options": dict(options)} if options else {})}
+    weights = sum(t.numel() for t in problem.matrices.values())
     tried: list[dict[str, float]] = []
     kept: dict[int, tuple[bytes, tuple[str, ...]]] = {}
 
     def at(target: float) -> int:
         """Bytes of the file with about `target` bits for each weight."""
-        forms = method.represent(problem, target)
+        forms = method.represent(problem, target) if weights else {}
         file, left = assemble(model, forms, made)
         data = file.to_bytes()
         kept[len(data)] = data, left
@@ -178,48 +194,62 @@ def compress(
 
     def result(nbytes: int) -> Compressed:
         data, left = kept[nbytes]
+        if place is not None:
+            place.clear()
         return Compressed(data, model, raw, parameters, left, dict(problem.notes), tuple(tried))
 
-    weights = sum(t.numel() for t in problem.matrices.values())
     if not weights:
         return result(at(MOST_BITS))
     if max_drop is not None and evaluate is not None:
         return _by_score(at, result, evaluate, model, max_drop)
-    limit = Budget.parse(f"{bits}bits" if bits is not None else budget if budget is not None else "10%", raw, parameters).nbytes
+    limit = parse_budget(f"{bits}bits" if bits is not None else budget if budget is not None else "10%", raw, parameters)
     blank = {name: Grid(np.zeros(tuple(t.shape), np.int32), np.zeros(1, np.int32)) for name, t in problem.matrices.items()}
     least = len(assemble(model, blank, made)[0].to_bytes())
     if limit < least:
-        raise InputError(f"a budget of {limit} bytes is below the least that this network can take: {least} bytes, with all of its large weights at zero")
+        raise InputError(
+            f"a budget of {limit} bytes is below the least that this network can take: {least} bytes, with all of its large weights at zero"
+        )
     return result(_within(at, limit, least, weights))
 
 
 def _within(at: Callable[[float], int], limit: int, least: int, weights: int) -> int:
-    """The largest file found that is within `limit`: the target is moved by what the last files took."""
-    target = min(max(8 * (limit - least) / weights, LEAST_BITS), MOST_BITS)
-    best, low, high = 0, LEAST_BITS / 2, MOST_BITS * 2
-    for _ in range(ROUNDS):
+    """The largest file found that is within `limit`. Bytes are nearly a line over bits: each file moves the line, a bracket keeps it honest."""
+    wanted = limit * (1 + CLOSE) / 2
+    low, high = (0.0, least), (math.inf, 0)
+    target, best, smallest = 8 * (wanted - least) / weights, 0, 1 << 60
+    for number in range(ROUNDS + MORE_ROUNDS):
+        target = min(max(target, LEAST_BITS), MOST_BITS)
         nbytes = at(target)
+        smallest = min(smallest, nbytes)
         if nbytes <= limit:
-            best, low = max(best, nbytes), max(low, target)
+            best = max(best, nbytes)
             if nbytes >= CLOSE * limit or target >= MOST_BITS:
                 return best
+            low = max(low, (target, nbytes))
+        elif target <= LEAST_BITS:
+            raise InputError(f"a budget of {limit} bytes is below the least that this network can take: {nbytes} bytes, with hardly a bit for its large weights")
         else:
-            high = min(high, target)
-        ratio = (limit * (1 + CLOSE) / 2 - least) / max(nbytes - least, 1)
-        wanted = target * ratio
-        target = wanted if low < wanted < high else math.sqrt(low * high)
-        target = min(max(target, LEAST_BITS), MOST_BITS)
-    while not best:
-        if target <= LEAST_BITS:
-            raise InputError(f"a budget of {limit} bytes could not be met; the smallest file found has {nbytes} bytes")
-        target = max(target * 0.8, LEAST_BITS)
-        nbytes = at(target)
-        best = nbytes if nbytes <= limit else 0
+            high = min(high, (target, nbytes))
+        if best and number >= ROUNDS:
+            break
+        if math.isinf(high[0]):
+            target = target * (wanted - least) / max(nbytes - least, 1)
+        else:
+            slope = (high[1] - low[1]) / (high[0] - low[0])
+            target = low[0] + (wanted - low[1]) / slope if slope > 0 else (low[0] + high[0]) / 2
+            if best == 0 and number >= 2:  # the line may promise too much for ever
+                target = min(target, low[0] + (high[0] - low[0]) / 2)
+    if not best:
+        raise InputError(f"a budget of {limit} bytes could not be met; the smallest file found has {smallest} bytes")
     return best
 
 
 def _by_score(
-    at: Callable[[float], int], result: Callable[[int], Compressed], evaluate: Callable[[nn.Module], float], model: nn.Module, max_drop: float
+    at: Callable[[float], int],
+    result: Callable[[int], Compressed],
+    evaluate: Callable[[nn.Module], float],
+    model: nn.Module,
+    max_drop: float,
 ) -> Compressed:
     """The smallest file that keeps the score, by bisection on bits."""
     if not max_drop >= 0:
@@ -261,7 +291,7 @@ def assemble(model: nn.Module, forms: Mapping[str, Form], made: Mapping[str, Any
 
 def kept_form(tensor: Tensor, name: str, bits: int) -> Form:
     """Floats with `bits` of mantissa where they are finite; all else bit for bit."""
-    if tensor.dtype in (torch.float32, torch.float16, torch.bfloat16) and bool(torch.isfinite(tensor).all()):
+    if tensor.dtype in (torch.float64, torch.float32, torch.float16, torch.bfloat16) and bool(torch.isfinite(tensor.float()).all()):
         return Rounded.nearest(tensor.detach().float().cpu().numpy(), bits)
     return Plain(array_of(tensor))
 

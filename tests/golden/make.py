@@ -30,12 +30,14 @@ from tensorpress.core.errors import InputError, TensorPressError
 from tensorpress.core.site import Site
 from tensorpress.core.stream import Stream, read_frame, write_frame
 from tensorpress.planning.plan import Entry, Plan
+from tensorpress.planning.weight_file import Parts, WeightReader
+from tests.golden import weight_cases
 from tests.golden.cases import FRAMES, OPTIONS, PLANS, Case, cases, golden_input, kinds, pattern
 
 __all__ = ["HERE", "OPTIONS", "VERSION", "cases", "facts", "golden_input", "pattern"]
 HERE = Path(__file__).parent / "streams"
 VERSION = 1
-FORMS = {".tp": "stream", ".tpp": "plan", ".tpb": "bundle", ".tpf": "frame"}
+FORMS = {".tp": "stream", ".tpp": "plan", ".tpb": "bundle", ".tpf": "frame", ".tpw": "weights"}
 Row = dict[str, Any]
 
 
@@ -128,6 +130,19 @@ def frame_row(data: bytes, wanted: Row, current: bool, folder: Path) -> Row:
     return {"stream": wanted["stream"], "site": frame.site, "plan_id": frame.plan_id, **facts(array)}
 
 
+def weights_row(data: bytes, current: bool) -> Row:
+    reader = WeightReader(data)
+    if current:
+        parts, written = Parts(), []
+        for tensor in reader:
+            written.append(parts.add(tensor))
+        written.append(parts.rest())
+        for number, part in enumerate(p for p in written if p is not None):
+            same(part, bytes(reader.box.sections[f"part/{number}"]), f"part {number}")
+    tensors = {name: facts(array) for name, array in reader.all().items()}
+    return {"tensors": tensors, "sha256": sha256("".join(row["sha256"] for row in tensors.values()).encode())}
+
+
 def row_of(folder: Path, file: str, data: bytes, wanted: Row) -> Row:
     """What a file holds now. `wanted`: the row beside it, of which the inputs' names are taken; they are encoded again where the version is the current one."""
     current = folder.name == f"v{VERSION}"
@@ -135,6 +150,8 @@ def row_of(folder: Path, file: str, data: bytes, wanted: Row) -> Row:
         return stream_row(data, wanted, current)
     if file.endswith(".tpp"):
         return plan_row(data, current)
+    if file.endswith(".tpw"):
+        return weights_row(data, current)
     return (bundle_row if file.endswith(".tpb") else frame_row)(data, wanted, current, folder)
 
 
@@ -202,6 +219,7 @@ def items(folder: Path) -> list[Item]:
     """Those that others need come first."""
     whole = [Case(codec, name, options, "signed" if signed else "relu") for codec, name, options, signed in cases()]
     found = [Item(f"{case.name}.tp", partial(new_stream, case), {"input": case.pattern}) for case in (*whole, *kinds())]
+    found += [Item(f"weights/{name}.tpw", weight_cases.CASES.get(name, partial(weight_cases.method, name)), {}) for name in weight_cases.names()]
     for name, (_, bounds) in PLANS.items():
         inputs = {"plan": f"bound/{name}.tpp", "frames": [{"input": kind} for bound in bounds for kind in bound.patterns]}
         found += [Item(f"bound/{name}.tpp", partial(new_plan, name), {}), Item(f"bound/{name}.tpb", partial(new_bundle, folder, name), inputs)]

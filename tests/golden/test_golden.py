@@ -10,6 +10,7 @@ from tensorpress.core import registry
 from tensorpress.core.errors import InputError
 from tensorpress.planning.bundle import read_bundle
 from tensorpress.planning.plan import Plan
+from tests.golden import weight_cases
 from tests.golden.make import HERE, VERSION, beside, cases, facts, items, missing_for, present, read_manifest, sha256, wrong_with
 
 VERSIONS = {folder.name: (folder, read_manifest(folder)) for folder in sorted(HERE.glob("v*"))}
@@ -32,7 +33,12 @@ def test_every_card_has_golden_streams_of_this_version(codec_id):
     assert wanted and wanted <= set(MANIFEST), f"missing golden streams: {sorted(wanted - set(MANIFEST))}; run make golden and review them"
 
 
-@pytest.mark.parametrize("file", sorted(set(ITEMS) - set(MANIFEST)))
+@pytest.mark.parametrize("name", weight_cases.names())
+def test_every_method_has_a_golden_file(name):
+    assert f"weights/{name}.tpw" in MANIFEST, "run make golden and review it"
+
+
+@pytest.mark.parametrize("file", sorted(f for f in set(ITEMS) - set(MANIFEST) if not f.startswith("weights/")))
 def test_what_has_no_golden_file_is_refused_by_its_codec(file):
     try:
         registry.build(file.split("/")[1].rsplit("-", 1)[0])

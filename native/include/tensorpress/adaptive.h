@@ -1,6 +1,6 @@
-// Quantised weights to one arithmetic-coded string: binary decisions, each foretold by what was coded before it.
-// A tensor is seen as (rows, columns, taps): filters, input channels, places in the kernel. What was learned from a tensor goes on to the next.
-// The slow twin is src/tensorpress/coding/adaptive_reference.py.
+// Quantised weights to one string: each value is foretold by those before it, and what was learned from a tensor goes on to the next.
+// A tensor is seen as (rows, columns, taps): filters, input channels, places in the kernel.
+// The slow twins are src/tensorpress/coding/adaptive_reference.py and adaptive_fast_reference.py.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -14,35 +14,47 @@ struct AdaptiveShape {
   std::size_t count() const { return rows * columns * taps; }
 };
 
-struct AdaptiveMix;  // the states of the mixing model
+// The first byte of a string.
+enum class AdaptiveForm : std::uint8_t {
+  small,  // binary decisions, eight contexts mixed, range coder: the fewest bytes
+  fast,   // symbols, one context, counts, rANS in four lanes: ten times the speed
+};
 
 class AdaptiveEncoder {
  public:
-  AdaptiveEncoder();
-  ~AdaptiveEncoder();
-  void put(const std::int32_t* values, const AdaptiveShape& shape);
+  static std::unique_ptr<AdaptiveEncoder> make(AdaptiveForm form);
+  virtual ~AdaptiveEncoder() = default;
+  virtual void put(const std::int32_t* values, const AdaptiveShape& shape) = 0;
   // The string; nothing may be put after it.
-  std::vector<std::uint8_t>& finish();
-
- private:
-  struct Parts;
-  std::unique_ptr<Parts> parts_;
+  virtual const std::vector<std::uint8_t>& finish() = 0;
 };
 
 // Never reads beyond data[nbytes]; `data` must outlive it.
 class AdaptiveDecoder {
  public:
-  AdaptiveDecoder(const std::uint8_t* data, std::size_t nbytes);
-  ~AdaptiveDecoder();
+  // Null where the first byte names no form.
+  static std::unique_ptr<AdaptiveDecoder> make(const std::uint8_t* data, std::size_t nbytes);
+  virtual ~AdaptiveDecoder() = default;
   // How many of the values were decoded: fewer than all where the string was seen to end, or holds a value that no int32 is.
-  std::size_t take(std::int32_t* values, const AdaptiveShape& shape);
-  bool beyond() const;  // the last take stopped at such a value
+  virtual std::size_t take(std::int32_t* values, const AdaptiveShape& shape) = 0;
+  virtual bool beyond() const = 0;  // the last take stopped at such a value
   // The string is exactly what an encoder of the values taken so far would have written.
-  bool done() const;
+  virtual bool done() const = 0;
+};
+
+// What the small form spends on each magnitude, in bits, as it learns from tensor to tensor.
+class AdaptiveCosts {
+ public:
+  static constexpr std::size_t magnitudes = 16;  // the last stands for all from there on
+  double bits[magnitudes] = {};
+  std::uint64_t counts[magnitudes] = {};
+  AdaptiveCosts();
+  ~AdaptiveCosts();
+  void put(const std::int32_t* values, const AdaptiveShape& shape);
 
  private:
-  struct Parts;
-  std::unique_ptr<Parts> parts_;
+  struct Model;
+  std::unique_ptr<Model> model_;
 };
 
 }  // namespace tensorpress

@@ -1,4 +1,4 @@
-"""The adaptive coder of native/src/adaptive.cpp in plain Python, both ways: the specification, and slow."""
+"""The small form of the adaptive coder (native/src/adaptive_small.cpp) in plain Python, both ways: the specification, and slow."""
 
 from __future__ import annotations
 
@@ -208,12 +208,12 @@ def encode(tensors: Sequence[NDArray[np.int32]]) -> bytes:
     mix = Mix()
     for values in tensors:
         mix.walk(values)
-    return mix.interval.finish()
+    return b"\0" + mix.interval.finish()
 
 
 def decode(data: bytes, shapes: Sequence[tuple[int, int, int]]) -> list[NDArray[np.int32]]:
     """The tensors of a string that an encoder wrote."""
-    mix, found = Mix(data), [np.zeros(shape, np.int32) for shape in shapes]
+    mix, found = Mix(data[1:]), [np.zeros(shape, np.int32) for shape in shapes]
     for values in found:
         mix.walk(values)
     return found

@@ -16,6 +16,7 @@ import shutil
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from tensorpress.core.binary import Buffer
 from tensorpress.core.errors import InputError
@@ -45,11 +46,36 @@ def write_atomically(path: str | Path, data: Buffer) -> None:
 
 
 def _replace(target: Path, data: Buffer, old: os.stat_result | None) -> None:
+    with _replacing(target, old) as file:
+        file.write(data)
+
+
+@contextlib.contextmanager
+def replacing(path: str | Path) -> Iterator[BinaryIO]:
+    """A file to write, and to read again, which gets the name `path` when the block ends and is removed where the block fails: `write_atomically` for what
+    is too large to hold. InputError where `path` is there and no regular file, and for what the system refuses while the block writes.
+    """
+    try:
+        target = behind_links(Path(path))
+        handle, old = _opened(target), None
+        if handle is not None:
+            old = os.fstat(handle)
+            os.close(handle)
+            if not stat.S_ISREG(old.st_mode) or _is_descriptor(target):
+                raise InputError(f"cannot write {path}: it is no regular file, which this output needs")
+        with _replacing(target, old) as file:
+            yield file
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror or error}") from None
+
+
+@contextlib.contextmanager
+def _replacing(target: Path, old: os.stat_result | None) -> Iterator[BinaryIO]:
     remove_stale(target)
     partial, handle = _claimed(target, _new_file)
     try:
-        with os.fdopen(handle, "wb") as file:  # closed, and its lock let go, only when it has its name
-            file.write(data)
+        with os.fdopen(handle, "w+b") as file:  # closed, and its lock let go, only when it has its name
+            yield file
             file.flush()
             if old is not None:
                 _take_after(old, handle)
@@ -178,7 +204,7 @@ def _locked(handle: int) -> bool:
 
 
 def _new_file(path: Path) -> int:
-    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)  # less the umask, which only the kernel reads without a race
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)  # less the umask, which only the kernel reads without a race
 
 
 def _new_folder(path: Path) -> int:

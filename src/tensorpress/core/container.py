@@ -9,10 +9,11 @@ number, so a flipped bit, a swapped section or a section of another file is refu
 
 from __future__ import annotations
 
+import os
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, BinaryIO
 
 from tensorpress.core.binary import Buffer, canonical_json, crc32c, parse_json, read_varint, row_of_bytes, varint
 from tensorpress.core.errors import InputError, StreamError
@@ -30,6 +31,71 @@ def section_seed(check: int, number: int) -> int:
     return crc32c(struct.pack("<I", number), check)
 
 
+def front(kind: bytes, header: Mapping[str, Any], lengths: Sequence[tuple[str, int]]) -> tuple[bytes, int]:
+    """(all that stands before the first section of these lengths, its check). InputError where a reader would refuse it."""
+    text = canonical_json(dict(header))
+    if len(text) > MAX_HEADER_NBYTES[kind] or len(lengths) > MAX_SECTIONS:
+        raise InputError(f"a {KINDS[kind]} with a header of {len(text)} bytes and {len(lengths)} sections is over what the format allows")
+    try:
+        parse_json(text, "header")
+    except StreamError as error:
+        raise InputError(f"it could not be read again: {error}") from None
+    parts = [kind, bytes([VERSION]), varint(len(text)), text, varint(len(lengths))]
+    for name, nbytes in lengths:
+        encoded = name.encode()
+        parts += [varint(len(encoded)), encoded, varint(nbytes)]
+    head = b"".join(parts)
+    check = crc32c(head)
+    return head + struct.pack("<I", check), check
+
+
+def read_front(data: memoryview, kind: bytes) -> tuple[dict[str, Any], list[tuple[str, int]], int, int]:
+    """(header, names and lengths of the sections, the first check, where the first section begins). `data` may end behind the front."""
+    what = KINDS[kind]
+    if bytes(data[:4]) != kind:
+        found = KINDS.get(bytes(data[:4]))
+        raise StreamError(f"not a TensorPress {what}: " + (f"it is a {found}" if found else f"it begins with {bytes(data[:4])!r}"))
+    if len(data) < 5 or data[4] != VERSION:
+        version = data[4] if len(data) > 4 else "none"
+        raise StreamError(f"{what} has format version {version}; this TensorPress reads version {VERSION}")
+    size, at = read_varint(data, 5, "header length")
+    if size > MAX_HEADER_NBYTES[kind]:
+        raise StreamError(f"header of {size} bytes; a {what} has one of at most {MAX_HEADER_NBYTES[kind]}")
+    if size > len(data) - at:
+        raise StreamError(f"header ends at {at + size}, the data at {len(data)}")
+    header_at, at = at, at + size
+    count, at = read_varint(data, at, "section count")
+    if count > MAX_SECTIONS:
+        raise StreamError(f"{count} sections declared, at most {MAX_SECTIONS} are allowed")
+    table: list[tuple[bytes, int]] = []
+    for _ in range(count):
+        length, at = read_varint(data, at, "section name length")
+        if length > len(data) - at:
+            raise StreamError(f"section name ends at {at + length}, the data at {len(data)}")
+        name, at = bytes(data[at : at + length]), at + length
+        nbytes, at = read_varint(data, at, "section length")
+        table.append((name, nbytes))
+    if len(data) - at < 4:
+        raise StreamError(f"header check at byte {at} is cut: the data ends at {len(data)}")
+    check = crc32c(data[:at])
+    if check != struct.unpack_from("<I", data, at)[0]:
+        raise StreamError(f"header check fails: bytes 0 to {at} are damaged")
+    at += 4
+    header = parse_json(data[header_at : header_at + size], "header")
+    if not isinstance(header, dict):
+        raise StreamError("header is not a JSON object")
+    names: dict[str, int] = {}
+    for number, (encoded, nbytes) in enumerate(table):
+        try:
+            name_text = encoded.decode()
+        except UnicodeDecodeError:
+            raise StreamError(f"name of section {number} is not UTF-8") from None
+        if name_text in names:
+            raise StreamError(f"section {name_text!r} stands twice")
+        names[name_text] = nbytes
+    return header, list(names.items()), check, at
+
+
 @dataclass(frozen=True)
 class Container:
     """A header (JSON object) and named byte sections; `kind` is one of the magics above."""
@@ -41,20 +107,8 @@ class Container:
 
     def to_bytes(self) -> bytes:
         """InputError where `from_bytes` would refuse the header or the number of sections."""
-        header = canonical_json(dict(self.header))
-        if len(header) > MAX_HEADER_NBYTES[self.kind] or len(self.sections) > MAX_SECTIONS:
-            raise InputError(f"a {KINDS[self.kind]} with a header of {len(header)} bytes and {len(self.sections)} sections is over what the format allows")
-        try:
-            parse_json(header, "header")
-        except StreamError as error:
-            raise InputError(f"it could not be read again: {error}") from None
-        front = [self.kind, bytes([VERSION]), varint(len(header)), header, varint(len(self.sections))]
-        for name, data in self.sections.items():
-            encoded = name.encode()
-            front += [varint(len(encoded)), encoded, varint(len(data))]
-        head = b"".join(front)
-        check = crc32c(head)
-        parts: list[Buffer] = [head, struct.pack("<I", check)]
+        head, check = front(self.kind, self.header, [(name, len(data)) for name, data in self.sections.items()])
+        parts: list[Buffer] = [head]
         for number, data in enumerate(self.sections.values()):
             parts += [data, struct.pack("<I", crc32c(data, section_seed(check, number)))]
         return b"".join(parts)
@@ -68,50 +122,12 @@ class Container:
         data, CHECK_NBYTES of which may be its check.
         """
         data = row_of_bytes(data)
-        what = KINDS[kind]
         if len(data) > max_nbytes:
-            raise StreamError(f"{what} of {len(data)} bytes is over the limit of {max_nbytes}")
-        if bytes(data[:4]) != kind:
-            found = KINDS.get(bytes(data[:4]))
-            raise StreamError(f"not a TensorPress {what}: " + (f"it is a {found}" if found else f"it begins with {bytes(data[:4])!r}"))
-        if len(data) < 5 or data[4] != VERSION:
-            version = data[4] if len(data) > 4 else "none"
-            raise StreamError(f"{what} has format version {version}; this TensorPress reads version {VERSION}")
-        size, at = read_varint(data, 5, "header length")
-        if size > MAX_HEADER_NBYTES[kind]:
-            raise StreamError(f"header of {size} bytes; a {what} has one of at most {MAX_HEADER_NBYTES[kind]}")
-        if size > len(data) - at:
-            raise StreamError(f"header ends at {at + size}, the data at {len(data)}")
-        header_at, at = at, at + size
-        count, at = read_varint(data, at, "section count")
-        if count > MAX_SECTIONS:
-            raise StreamError(f"{count} sections declared, at most {MAX_SECTIONS} are allowed")
-        table: list[tuple[bytes, int]] = []
-        for _ in range(count):
-            length, at = read_varint(data, at, "section name length")
-            if length > len(data) - at:
-                raise StreamError(f"section name ends at {at + length}, the data at {len(data)}")
-            name, at = bytes(data[at : at + length]), at + length
-            nbytes, at = read_varint(data, at, "section length")
-            table.append((name, nbytes))
-        if len(data) - at < 4:
-            raise StreamError(f"header check at byte {at} is cut: the data ends at {len(data)}")
-        check = crc32c(data[:at])
-        if check != struct.unpack_from("<I", data, at)[0]:
-            raise StreamError(f"header check fails: bytes 0 to {at} are damaged")
-        at += 4
-        header = parse_json(data[header_at : header_at + size], "header")
-        if not isinstance(header, dict):
-            raise StreamError("header is not a JSON object")
+            raise StreamError(f"{KINDS[kind]} of {len(data)} bytes is over the limit of {max_nbytes}")
+        header, table, check, at = read_front(data, kind)
         sections: dict[str, Buffer] = {}
         faults: dict[str, str] = {}
-        for number, (encoded, nbytes) in enumerate(table):
-            try:
-                name_text = encoded.decode()
-            except UnicodeDecodeError:
-                raise StreamError(f"name of section {number} is not UTF-8") from None
-            if name_text in sections:
-                raise StreamError(f"section {name_text!r} stands twice")
+        for number, (name_text, nbytes) in enumerate(table):
             body, end = data[at : at + nbytes], at + nbytes + CHECK_NBYTES
             fault = ""
             if end > len(data):
@@ -136,3 +152,40 @@ class Container:
         parts["header"] = header
         parts["framing"] = len(self.to_bytes()) - sum(parts.values())
         return parts
+
+
+MAX_FRONT_NBYTES = 1 << 22  # of a file whose sections are read one by one: every header, and names of a few bytes
+
+
+class SectionsOnDisk(Mapping[str, Buffer]):
+    """The sections of a file, each read and verified when it is asked for."""
+
+    def __init__(self, file: BinaryIO, table: Sequence[tuple[str, int]], check: int, start: int) -> None:
+        self._file, self._check, self._places = file, check, {}
+        for number, (name, nbytes) in enumerate(table):
+            self._places[name] = number, start, nbytes
+            start += nbytes + CHECK_NBYTES
+        end = file.seek(0, os.SEEK_END)
+        if start != end:
+            raise StreamError(f"sections end at {start}, the data at {end}")
+
+    def __getitem__(self, name: str) -> Buffer:
+        number, start, nbytes = self._places[name]
+        self._file.seek(start)
+        data = self._file.read(nbytes)
+        if len(data) != nbytes or self._file.read(CHECK_NBYTES) != struct.pack("<I", crc32c(data, section_seed(self._check, number))):
+            raise StreamError(f"section {name!r} is damaged: the check over bytes {start} to {start + nbytes} fails")
+        return data
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+
+def on_disk(file: BinaryIO, kind: bytes) -> Container:
+    """The container of an open file, of which only the front is read. StreamError as from `Container.from_bytes`, for a section when it is asked for."""
+    file.seek(0)
+    header, table, check, start = read_front(memoryview(file.read(MAX_FRONT_NBYTES)), kind)
+    return Container(kind, header, SectionsOnDisk(file, table, check, start))

@@ -40,6 +40,11 @@ def cards(makes: str = "codec") -> Mapping[str, Card]:
     return {name: card for name, card in _every().items() if card.makes == makes}
 
 
+def any_card(system_id: str) -> Card:
+    """The card of a codec or a method."""
+    return card(system_id, _every()[system_id].makes if system_id in _every() else "codec")
+
+
 def card(system_id: str, makes: str = "codec") -> Card:
     known = cards(makes)
     if system_id not in known:

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,7 @@ from tensorpress.core.floats import plainly
 from tensorpress.core.threads import threads
 
 PART_VALUES = 1 << 22
-MAX_INDEX_NBYTES = 1 << 26
+MAX_INDEX_NBYTES = 1 << 24
 MAX_RANK = 8
 # what a tensor is outside the file; bfloat16 and 8-bit floats travel as the integers of their bits where they are plain
 DTYPES = {
@@ -73,12 +74,13 @@ SAME = "="  # in the place of a form: the tensor `of` is this one as well
 class Parts:
     """Writes parts one after another: `add` gives those that are full, `rest` the last."""
 
-    def __init__(self, part_values: int = PART_VALUES) -> None:
+    def __init__(self, part_values: int = PART_VALUES, target: Callable[[], Target] = Target) -> None:
+        """`target` makes where a part is written; what its `finish` gives is the part."""
         self.entries: list[Entry] = []
         self.counts: list[int] = []  # tensors of each part
-        self._full, self._values, self._count, self._target = part_values, 0, 0, Target()
+        self._make, self._full, self._values, self._count, self._target = target, part_values, 0, 0, target()
 
-    def add(self, tensor: Tensor) -> bytes | None:
+    def add(self, tensor: Tensor) -> Any:
         """The part that `tensor` filled, if it did."""
         form = tensor.form
         params = {"of": tensor.same} if form is None else dict(form.params)
@@ -91,15 +93,16 @@ class Parts:
             self._values += self.entries[-1].values
         return self.rest() if self._values >= self._full else None
 
-    def rest(self) -> bytes | None:
+    def rest(self) -> Any:
         if not self._count:
             return None
         part = self._target.finish()
         self.counts.append(self._count)
-        self._values, self._count, self._target = 0, 0, Target()
+        self._values, self._count, self._target = 0, 0, self._make()
         return part
 
-    def container(self, parts: Sequence[Buffer], made: Mapping[str, Any]) -> Container:
+    def front(self, made: Mapping[str, Any]) -> tuple[dict[str, Any], bytes]:
+        """(the file's header, its index)."""
         columns = {
             "names": [e.name for e in self.entries],
             "dtypes": [e.dtype for e in self.entries],
@@ -109,6 +112,10 @@ class Parts:
         packer = zlib.compressobj(9, zlib.DEFLATED, -15)
         index = packer.compress(canonical_json(columns)) + packer.flush()
         header = {"parts": list(self.counts), **({"made": dict(made)} if made else {})}
+        return header, index
+
+    def container(self, parts: Sequence[Buffer], made: Mapping[str, Any]) -> Container:
+        header, index = self.front(made)
         return Container(WEIGHTS, header, {"index": index, **{f"part/{i}": part for i, part in enumerate(parts)}})
 
 
@@ -139,8 +146,17 @@ class WeightReader:
     """
 
     def __init__(self, data: Buffer, *, max_nbytes: int = MAX_NBYTES) -> None:
-        self.box = Container.from_bytes(data, WEIGHTS, max_nbytes=memoryview(data).nbytes)
-        header = self.box.header
+        self._open(Container.from_bytes(data, WEIGHTS, max_nbytes=memoryview(data).nbytes), max_nbytes)
+
+    @classmethod
+    def of(cls, box: Container, *, max_nbytes: int = MAX_NBYTES) -> WeightReader:
+        """The same of a container that may lie on disk."""
+        found = cls.__new__(cls)
+        found._open(box, max_nbytes)
+        return found
+
+    def _open(self, box: Container, max_nbytes: int) -> None:
+        self.box, header = box, box.header
         if not set(header) <= {"parts", "made"} or "parts" not in header or not isinstance(header.get("made", {}), dict):
             raise StreamError(f"a file of weights has the header keys {sorted(header)}, not parts and made")
         self.made: Mapping[str, Any] = header.get("made", {})
@@ -156,11 +172,11 @@ class WeightReader:
         if total > max_nbytes:
             raise StreamError(f"tensors of {total} bytes are over the limit of {max_nbytes}")
         ends = np.cumsum([0, *counts]).tolist()
-        self._spans = list(zip(ends, ends[1:]))
+        self._spans = list(pairwise(ends))
 
     def forms(self, part: int) -> list[Tensor]:
         """The tensors of one part. StreamError names the tensor."""
-        src, found = Source(self.box.sections[f"part/{part}"]), []
+        src, found = self._source(part), []
         for entry in self.entries[slice(*self._spans[part])]:
             if entry.form == SAME:
                 found.append(Tensor(entry.name, entry.dtype, entry.shape, None, entry.params["of"]))
@@ -175,6 +191,29 @@ class WeightReader:
         except StreamError as error:
             raise StreamError(f"part {part}: {error}") from None
         return found
+
+    def _source(self, part: int) -> Source:
+        try:
+            return Source(self.box.sections[f"part/{part}"])
+        except StreamError as error:
+            raise StreamError(f"part {part}: {error}") from None
+
+    def pieces(self, part: int) -> Iterator[tuple[Entry, Iterator[NDArray[Any]]]]:
+        """The same with each tensor's values in a row, in its own type, a vector at a time: each is to be read to its end before the next. Tied ones have none."""
+        src = self._source(part)
+        for entry in self.entries[slice(*self._spans[part])]:
+            yield entry, self._pieces(part, entry, src) if entry.form != SAME else iter(())
+        try:
+            src.done()
+        except StreamError as error:
+            raise StreamError(f"part {part}: {error}") from None
+
+    def _pieces(self, part: int, entry: Entry, src: Source) -> Iterator[NDArray[Any]]:
+        try:
+            for values in FORMS[entry.form].pieces(entry.params, entry.shape, np.dtype(DTYPES[entry.dtype]), src):
+                yield in_dtype(values, entry.dtype)
+        except StreamError as error:
+            raise StreamError(f"part {part}, tensor {entry.name!r}: {error}") from None
 
     def __len__(self) -> int:
         """How many parts there are."""
@@ -205,7 +244,11 @@ def read_index(data: Buffer) -> list[Entry]:
     if not unpacker.eof or unpacker.unused_data:
         raise StreamError(f"the index is cut, has bytes after its end, or is over {MAX_INDEX_NBYTES} bytes")
     columns = parse_json(text, "index")
-    if not isinstance(columns, dict) or set(columns) != {"names", "dtypes", "shapes", "forms"} or not all(isinstance(c, list) for c in columns.values()):
+    if (
+        not isinstance(columns, dict)
+        or set(columns) != {"names", "dtypes", "shapes", "forms"}
+        or not all(isinstance(c, list) for c in columns.values())
+    ):
         raise StreamError("the index does not have the columns names, dtypes, shapes and forms")
     if len({len(c) for c in columns.values()}) > 1:
         raise StreamError("the columns of the index differ in length")
@@ -214,11 +257,21 @@ def read_index(data: Buffer) -> list[Entry]:
         kind, params = (form[0], form[1]) if isinstance(form, list) and len(form) == 2 else (form, {})
         if not (isinstance(name, str) and isinstance(dtype, str) and dtype in DTYPES):
             raise StreamError(f"the index has a tensor {name!r} of type {dtype!r}")
-        if not isinstance(shape, list) or len(shape) > MAX_RANK or not all(type(n) is int and 0 <= n < 1 << 40 for n in shape) or math.prod(shape) >= 1 << 40:
+        if (
+            not isinstance(shape, list)
+            or len(shape) > MAX_RANK
+            or not all(type(n) is int and 0 <= n < 1 << 40 for n in shape)
+            or math.prod(shape) >= 1 << 40
+        ):
             raise StreamError(f"tensor {name!r} has the shape {shape!r}")
-        if not isinstance(kind, str) or (kind not in FORMS and kind != SAME) or not isinstance(params, dict) or (isinstance(form, list) and not params):
+        if (
+            not isinstance(kind, str)
+            or (kind not in FORMS and kind != SAME)
+            or not isinstance(params, dict)
+            or (isinstance(form, list) and not params)
+        ):
             raise StreamError(f"tensor {name!r} has the form {form!r}, which this TensorPress does not know")
-        if DTYPES[dtype][1] != "f" and dtype != "BF16" and kind not in ("plain", SAME):
+        if DTYPES[dtype][1] != "f" and dtype != "BF16" and kind not in ("plain", "planes", SAME):
             raise StreamError(f"tensor {name!r} of type {dtype} has the form {kind!r}")
         entries.append(Entry(name, dtype, tuple(shape), kind, params))
     own = {e.name: e for e in entries if e.form != SAME}

@@ -40,14 +40,18 @@ class Feedback:
         mean = diagonal.mean(-1)[:, None, None].clamp(min=1e-12)
         eye = torch.eye(hessian.shape[-1], dtype=hessian.dtype)
         for _ in range(6):
-            lower, info = torch.linalg.cholesky_ex((ordered + damping * mean * eye).flip(-2, -1))  # turned round, so that its factor is the upper one
+            lower, info = torch.linalg.cholesky_ex(
+                (ordered + damping * mean * eye).flip(-2, -1)
+            )  # turned round, so that its factor is the upper one
             if not info.any():
                 break
             damping *= 10
         else:
             raise InputError("a layer's inputs are so correlated, or so large, that their second-order statistics cannot be used")
         self.factor = torch.linalg.solve_triangular(lower.flip(-2, -1), eye.expand_as(ordered), upper=True)
-        self.importance = hessian.shape[-1] / self.factor.square().sum((-2, -1))[:, None]  # of the average column: 1 / mean of H^-1's diagonal
+        self.importance = (
+            hessian.shape[-1] / self.factor.square().sum((-2, -1))[:, None]
+        )  # of the average column: 1 / mean of H^-1's diagonal
 
     def round(self, weight: Tensor, step: Tensor, trade: float = 0.0, bits: Tensor | None = None) -> Tensor:
         """Levels (whole numbers, in the type of `weight`) of [groups, O, K] on a grid of `step`, [] or [groups, O].

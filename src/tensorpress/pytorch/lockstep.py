@@ -133,7 +133,9 @@ def lockstep(model: nn.Module, inputs: Inputs, visitor: Visitor, call: Callable[
         with _unfused(), _Mode(names, original, state, visitor):
             (call or model)(*twice(inputs))
     except (RuntimeError, TypeError, ValueError, IndexError) as error:
-        raise InputError(f"the network does not run on the calibration inputs: {type(error).__name__}: {str(error).splitlines()[0][:200]}") from error
+        raise InputError(
+            f"the network does not run on the calibration inputs: {type(error).__name__}: {str(error).splitlines()[0][:200]}"
+        ) from error
     finally:
         model.train(training)
     return state

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from tensorpress.blocks.forms import Form, Grid, Rounded, step_index, step_of
+from tensorpress.core.binary import crc32c
 from tensorpress.core.errors import InputError
 from tensorpress.pytorch.feedback import Feedback, prices
 from tensorpress.pytorch.lockstep import Layer, lockstep
@@ -36,7 +39,7 @@ class Settle:
         changed = False
         if self.correct:
             changed = self._norm(layer, state) if layer.kind == "batch_norm" else self._bias(layer, before, after, state)
-        for role, name in layer.tensors.items():  # vectors are rounded once they are what they should be
+        for name in layer.tensors.values():  # vectors are rounded once they are what they should be
             if name in self.forms or name in self.held or not state[name].is_floating_point():
                 continue
             self.put(name, Rounded.nearest(state[name].detach().float().numpy(), self.vector_bits), state)
@@ -108,12 +111,13 @@ class Round(Settle):
         super().__init__({}, steps.keys(), vector_bits=vector_bits, correct=correct)
         self.rule, self.problem, self.steps = rule, problem, steps
         self.generator = problem.generator()
+        self.key = "" if problem.work is None else problem.key([asdict(rule), vector_bits, correct, {n: int(step_index(s)) for n, s in steps.items()}])
 
     def enter(self, layer: Layer, state: dict[str, Tensor]) -> None:
         name = layer.tensors.get("weight")
         if name is None or name in self.forms or name not in self.steps:
             return
-        self.problem.progress(f"rounding {name}", len(self.forms), len(self.steps))
+        self.problem.progress(f"rounding {name}", sum(n in self.forms for n in self.steps), len(self.steps))
         weight = state[name].detach()
         if not torch.isfinite(weight).all():
             raise InputError(f"weight {name!r} holds NaN or infinity")
@@ -123,5 +127,15 @@ class Round(Settle):
         if found is None or found.samples == 0:
             form = Grid.nearest(weight.float().numpy(), float(step))
         else:
-            form = Grid(self.rule.levels(matrix(weight.double(), layer), found, step).reshape(weight.shape).numpy().astype("int64"), index)
+            form = Grid(self._kept(name, lambda: self.rule.levels(matrix(weight.double(), layer), found, step).reshape(weight.shape).numpy().astype("int64")), index)
         self.put(name, form, state)
+
+    def _kept(self, name: str, make: Callable[[], NDArray[Any]]) -> NDArray[Any]:
+        """What an earlier run that was stopped has made of this layer, or what is made now."""
+        work, key = self.problem.work, f"{self.key}-{crc32c(name.encode()):08x}"
+        found = None if work is None else work.get(key)
+        if found is None:
+            found = make()
+            if work is not None:
+                work.put(key, found)
+        return found

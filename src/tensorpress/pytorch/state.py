@@ -64,8 +64,14 @@ def fill(model: nn.Module, reader: WeightReader, where: str) -> None:
     state = {name: tensor for name, (tensor, _) in state_of(model).items()}
     entries = {e.name: e for e in reader.entries}
     missing, extra = [n for n in state if n not in entries], [n for n in entries if n not in state]
-    other = [f"{n} {list(entries[n].shape)} for {list(state[n].shape)}" for n in state if n in entries and entries[n].shape != tuple(state[n].shape)]
-    faults = [f"{what}: {_some(names)}" for what, names in (("missing", missing), ("unexpected", extra), ("of another shape", other)) if names]
+    other = [
+        f"{n} {list(entries[n].shape)} for {list(state[n].shape)}"
+        for n in state
+        if n in entries and entries[n].shape != tuple(state[n].shape)
+    ]
+    faults = [
+        f"{what}: {_some(names)}" for what, names in (("missing", missing), ("unexpected", extra), ("of another shape", other)) if names
+    ]
     if faults:
         raise InputError(f"{where} is not of this architecture; " + "; ".join(faults))
     arrays = reader.all()

@@ -14,6 +14,7 @@ from tensorpress.blocks.forms import Form
 from tensorpress.core.errors import InputError
 from tensorpress.pytorch.calibration import Progress, silent
 from tensorpress.pytorch.lockstep import Inputs, tensors_of
+from tensorpress.pytorch.work import Work, fingerprint
 
 MATRIX_VALUES = 64  # a tensor with fewer values is no matter for a system
 
@@ -31,6 +32,7 @@ class Problem:
     seed: int = 0
     progress: Progress = field(default=silent)
     notes: dict[str, Any] = field(default_factory=dict)  # what a system wants to be reported
+    work: Work | None = None  # where finished layers are kept, for a run that is stopped
 
     @property
     def tensors(self) -> dict[str, Tensor]:
@@ -42,6 +44,11 @@ class Problem:
         """The float parameters that systems compress: two axes or more, and not tiny."""
         parameters = dict(self.model.named_parameters())
         return {n: p.detach() for n, p in parameters.items() if p.is_floating_point() and p.ndim >= 2 and p.numel() >= MATRIX_VALUES}
+
+    def key(self, facts: Any) -> str:
+        """Names a result that depends on the network, the inputs, the seed and these facts (JSON values)."""
+        inputs = [] if self.inputs is None else [self.inputs] if isinstance(self.inputs, Tensor) else list(self.inputs)
+        return fingerprint([self.seed, facts], [*self.tensors.values(), *inputs])
 
     def generator(self) -> torch.Generator:
         return torch.Generator().manual_seed(self.seed)
@@ -93,4 +100,9 @@ def common_step(weights: Sequence[Tensor], bits: float, relative: Sequence[float
     if not all(np.isfinite(a).all() for a in arrays):
         raise InputError("weights hold NaN or infinity")
     spread = max(float(np.abs(a).max() / s) for a, s in zip(arrays, scales)) or 1.0
-    return solve(lambda step: sum(entropy(np.rint(a / (s * step)).astype(np.int64)) for a, s in zip(arrays, scales)) / total, bits, spread * 2.0**-22, 4 * spread)
+    return solve(
+        lambda step: sum(entropy(np.rint(a / (s * step)).astype(np.int64)) for a, s in zip(arrays, scales)) / total,
+        bits,
+        spread * 2.0**-22,
+        4 * spread,
+    )

@@ -7,5 +7,7 @@ from tensorpress.blocks.forms.factors import Factors, Fixed
 from tensorpress.blocks.forms.form import FORMS, Form, Source, Target
 from tensorpress.blocks.forms.grid import Grid, step_index, step_of
 from tensorpress.blocks.forms.plain import Plain, Rounded
+from tensorpress.blocks.forms.planes import Planes
+from tensorpress.blocks.forms.slabs import Slabs
 
-__all__ = ["FORMS", "Codebook", "Factors", "Fixed", "Form", "Grid", "Plain", "Rounded", "Source", "Target", "step_index", "step_of"]
+__all__ = ["FORMS", "Codebook", "Factors", "Fixed", "Form", "Grid", "Plain", "Planes", "Rounded", "Slabs", "Source", "Target", "step_index", "step_of"]

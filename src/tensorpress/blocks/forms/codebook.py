@@ -30,8 +30,15 @@ class Codebook(Form):
     def __post_init__(self) -> None:
         index, books, groups = np.asarray(self.index), np.asarray(self.books), np.asarray(self.groups)
         rows = index.shape[0] if index.ndim else 1
-        if books.dtype != np.float16 or books.ndim != 2 or not 1 <= books.shape[1] <= MAX_ENTRIES or not 1 <= books.shape[0] <= max(rows, 1):
-            raise InputError(f"codebooks are {books.dtype} {books.shape}, not float16 (groups, entries) with 1 to {MAX_ENTRIES} entries and at most a group a row")
+        if (
+            books.dtype != np.float16
+            or books.ndim != 2
+            or not 1 <= books.shape[1] <= MAX_ENTRIES
+            or not 1 <= books.shape[0] <= max(rows, 1)
+        ):
+            raise InputError(
+                f"codebooks are {books.dtype} {books.shape}, not float16 (groups, entries) with 1 to {MAX_ENTRIES} entries and at most a group a row"
+            )
         if not np.isfinite(books).all() or (np.diff(books.astype(np.float64), axis=1) < 0).any():
             raise InputError("entries of a codebook are finite and do not fall")
         if groups.shape != (rows,) or (groups.size and not 0 <= groups.min() <= groups.max() < len(books)):

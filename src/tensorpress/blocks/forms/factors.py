@@ -24,6 +24,12 @@ from tensorpress.core.errors import InputError, StreamError
 EQUATION = re.compile(r"[a-z]{1,6}(,[a-z]{1,6}){1,4}->[a-z]{1,6}")
 EXACT = 1 << 53
 MAX_SIDE = 1 << 16
+ODD = {  # DCT-II of kernels' lengths, as the even ones: 64 sqrt(2) cos(pi (2 n + 1) k / (2 N)), to the nearest; row 0 is 64
+    3: ((64, 64, 64), (78, 0, -78), (45, -91, 45)),
+    5: ((64, 64, 64, 64, 64), (86, 53, 0, -53, -86), (73, -28, -91, -28, 73), (53, -86, 0, 86, -53), (28, -73, 91, -73, 28)),
+    7: ((64, 64, 64, 64, 64, 64, 64), (88, 71, 39, 0, -39, -71, -88), (82, 20, -56, -91, -56, 20, 82), (71, -39, -88, 0, 88, 39, -71), (56, -82, -20, 91, -20, -82, 56), (39, -88, 71, 0, -71, 88, -39), (20, -56, 82, -91, 82, -56, 20)),
+}  # fmt: skip
+LENGTHS = {"dct": (*ODD, *dct.LENGTHS), "hadamard": (2, 4, 8, 16, 32, 64)}
 
 
 @dataclass(frozen=True)
@@ -34,14 +40,14 @@ class Fixed:
     length: int
 
     def __post_init__(self) -> None:
-        if self.kind not in ("dct", "hadamard") or not 2 <= self.length <= 64 or (self.kind == "hadamard" and self.length & (self.length - 1)):
-            raise InputError(f"no {self.kind} of length {self.length}: dct of 2 to 64, hadamard of powers of two to 64")
+        if self.length not in LENGTHS.get(self.kind, ()):
+            raise InputError(f"no {self.kind!r} of length {self.length}: known are {', '.join(f'{k} of {v}' for k, v in LENGTHS.items())}")
 
     @property
     def levels(self) -> NDArray[np.int32]:
         """Rows are basis vectors."""
         if self.kind == "dct":
-            return dct.matrix(self.length)
+            return np.asarray(ODD[self.length], np.int32) if self.length in ODD else dct.matrix(self.length)
         rows = np.ones((1, 1), np.int32)
         while len(rows) < self.length:
             rows = np.block([[rows, rows], [rows, -rows]]).astype(np.int32)
@@ -67,7 +73,9 @@ class Factors(Form):
         if not all(isinstance(f, Fixed) or f.steps.size == 1 for f in self.factors):
             raise InputError("a factor has one step; steps by row belong to a grid that stands alone")
         checked(self.equation, [f.levels.shape for f in self.factors])
-        worst = math.prod(int(np.abs(f.levels.astype(np.int64)).max(initial=0)) for f in self.factors) * _terms(self.equation, [f.levels.shape for f in self.factors])
+        worst = math.prod(int(np.abs(f.levels.astype(np.int64)).max(initial=0)) for f in self.factors) * _terms(
+            self.equation, [f.levels.shape for f in self.factors]
+        )
         if worst >= EXACT:
             raise InputError("levels of these factors are too large for sums that are exact in any order")
 
@@ -96,7 +104,13 @@ class Factors(Form):
         sides: list[Shape | Fixed] = []
         try:
             for side in params["factors"]:
-                if not isinstance(side, list) or not side or not all(type(n) is int and 0 < n <= MAX_SIDE for n in side[-1:] + (side if side[0] not in ("dct", "hadamard") else [])):
+                if (
+                    not isinstance(side, list)
+                    or not side
+                    or not all(
+                        type(n) is int and 0 < n <= MAX_SIDE for n in side[-1:] + (side if side[0] not in ("dct", "hadamard") else [])
+                    )
+                ):
                     raise StreamError(f"a factor is {side!r}, not a list of lengths")
                 sides.append(Fixed(side[0], side[1]) if isinstance(side[0], str) and len(side) == 2 else tuple(side))
             found = checked(params["equation"], [(s.length, s.length) if isinstance(s, Fixed) else s for s in sides])

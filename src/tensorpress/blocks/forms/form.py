@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -92,6 +92,11 @@ class Form(ABC):
     @abstractmethod
     def read(cls, params: Mapping[str, Any], shape: Shape, dtype: np.dtype[Any], src: Source) -> Form:
         """StreamError where parameters or what follows are not what `write` gives. Nothing larger than `shape` is made before it is looked at."""
+
+    @classmethod
+    def pieces(cls, params: Mapping[str, Any], shape: Shape, dtype: np.dtype[Any], src: Source) -> Iterator[NDArray[Any]]:
+        """The same values in a row, a vector at a time; forms of large tensors need not make all of them at once."""
+        yield cls.read(params, shape, dtype, src).values().reshape(-1)
 
     def nbytes(self) -> int:
         """Bytes that this form alone would take, coded by itself."""

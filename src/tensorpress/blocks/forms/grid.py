@@ -42,7 +42,7 @@ def step_of(index: ArrayLike) -> NDArray[np.float32]:
 
 def step_index(step: ArrayLike) -> NDArray[np.int32]:
     """The index whose step is nearest to `step` in ratio."""
-    wanted = np.maximum(np.asarray(step, np.float64), 2.0**-99)
+    wanted = np.maximum(np.asarray(step, np.float64), 2.0**-101)
     return np.clip(np.rint(np.log2(wanted) * OCTAVE), -MAX_INDEX, MAX_INDEX).astype(np.int32)
 
 
@@ -61,8 +61,8 @@ class Grid(Form):
         if steps.ndim != 1 or len(steps) not in (1, levels.shape[0] if levels.ndim else 1):
             raise InputError(f"{steps.size} steps for a tensor of shape {levels.shape}: one, or one a row, is needed")
         if steps.size and int(np.abs(steps.astype(np.int64)).max()) > MAX_INDEX:
-            raise InputError(f"a step is outside 2^-100 to 2^100")
-        object.__setattr__(self, "levels", np.ascontiguousarray(levels, np.int32))
+            raise InputError("a step is outside 2^-100 to 2^100")
+        object.__setattr__(self, "levels", np.require(levels, np.int32, "C"))
         object.__setattr__(self, "steps", np.ascontiguousarray(steps, np.int32))
 
     @classmethod
@@ -83,7 +83,7 @@ class Grid(Form):
 
     def values(self) -> NDArray[np.float32]:
         steps = step_of(self.steps)
-        return self.levels.astype(np.float32) * (steps if len(steps) == 1 else steps.reshape(-1, *[1] * (self.levels.ndim - 1)))
+        return np.asarray(self.levels.astype(np.float32) * (steps[0] if len(steps) == 1 else steps.reshape(-1, *[1] * (self.levels.ndim - 1))))
 
     def write(self, out: Target) -> None:
         out.integers(np.diff(self.steps, prepend=0))

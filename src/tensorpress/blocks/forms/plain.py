@@ -26,13 +26,16 @@ class Rounded(Form):
 
     @classmethod
     def nearest(cls, x: NDArray[Any], bits: int) -> Rounded:
-        values = np.ascontiguousarray(x, np.float32)
+        values = np.require(x, np.float32, "C")
         if not np.isfinite(values).all():
             raise InputError(f"a tensor has {values[~np.isfinite(values)].flat[0]} among its values")
         raw, shift = values.view(np.int32).astype(np.int64), MANTISSA - bits
         magnitude = raw & 0x7FFFFFFF
         rounded = np.minimum((magnitude + ((1 << shift) >> 1)) >> shift, (0x7F7FFFFF >> shift))  # never to infinity
-        return cls(np.where((raw < 0) & (rounded > 0), rounded | 1 << (31 - shift), rounded).astype(np.int64).astype(np.uint32).view(np.int32), bits)
+        return cls(
+            np.where((raw < 0) & (rounded > 0), rounded | 1 << (31 - shift), rounded).astype(np.int64).astype(np.uint32).view(np.int32),
+            bits,
+        )
 
     @property
     def shape(self) -> Shape:
@@ -65,7 +68,11 @@ class Rounded(Form):
         first = src.integers((min(count, 1),))
         exponent = src.integers((count,)).astype(np.int64) + (first if count else 0)
         sign, mantissa = src.integers((count,)).astype(np.int64), src.integers((count,)).astype(np.int64)
-        if count and not (0 <= exponent.min() <= exponent.max() < 255 and 0 <= sign.min() <= sign.max() <= 1 and 0 <= mantissa.min() <= mantissa.max() < 1 << bits):
+        if count and not (
+            0 <= exponent.min() <= exponent.max() < 255
+            and 0 <= sign.min() <= sign.max() <= 1
+            and 0 <= mantissa.min() <= mantissa.max() < 1 << bits
+        ):
             raise StreamError("a rounded float has a part that no finite float has")
         return cls((sign << (bits + 8) | exponent << bits | mantissa).astype(np.uint32).view(np.int32).reshape(shape), bits)
 
@@ -92,7 +99,7 @@ class Plain(Form):
     def _small(self) -> bool:
         """Whether these are few integers: counters, indices, flags. They join the tensors around them."""
         array = self.array
-        return array.dtype.kind in "iub" and 0 < array.size <= SMALL and -(1 << 31) <= int(array.min()) and int(array.max()) < 1 << 31
+        return array.dtype.kind in "iub" and 0 < array.size <= SMALL and int(array.min()) >= -(1 << 31) and int(array.max()) < 1 << 31
 
     def write(self, out: Target) -> None:
         if self._small:
