@@ -1,4 +1,4 @@
-"""Layouts, truncated singular value decompositions and the nuclear norm's subgradient."""
+"""Layouts, truncated singular value decompositions and steps down the nuclear norm."""
 
 from __future__ import annotations
 
@@ -47,10 +47,13 @@ def test_factors_multiply_to_the_matrix() -> None:
     assert torch.allclose(u @ v, split.matrix()) and torch.allclose(u.norm(dim=0), v.norm(dim=1))
 
 
-def test_the_nuclear_subgradient_is_the_gradient_where_there_is_one() -> None:
+def test_shrinking_is_a_step_down_the_nuclear_norm() -> None:
     matrix = unfold(X).clone().requires_grad_(True)
-    torch.linalg.svdvals(matrix).sum().backward()
-    assert torch.allclose(Split.of(matrix).nuclear(), matrix.grad, atol=1e-8)
+    torch.linalg.svdvals(matrix).sum().backward()  # type: ignore[no-untyped-call]
+    split = Split.of(matrix)
+    step = float(split.s.min()) / 2
+    assert torch.allclose(split.shrunk(step).matrix(), unfold(X) - step * matrix.grad, atol=1e-8)
+    assert int((split.shrunk(float(split.s[2])).s > 0).sum()) == 2
 
 
 def test_cost_is_never_more_than_the_matrix() -> None:

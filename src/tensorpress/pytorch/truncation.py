@@ -1,4 +1,4 @@
-"""Weights as products of two thin matrices: how a kernel is laid out as a matrix, its truncated SVD, and a gradient that makes ranks fall."""
+"""Weights as products of two thin matrices: how a kernel is laid out as a matrix, its truncated SVD, and a step that makes ranks fall."""
 
 from __future__ import annotations
 
@@ -58,10 +58,9 @@ class Split:
         root = self.s.sqrt()
         return self.u * root, root[:, None] * self.v
 
-    def nuclear(self, least: float = 1e-6) -> Tensor:
-        """A subgradient of the sum of singular values: u v, without those below `least` of the largest."""
-        rank = int((self.s > least * self.s[0]).sum()) if len(self.s) else 0
-        return self.u[:, :rank] @ self.v[:rank]
+    def shrunk(self, by: float) -> Split:
+        """Singular values less `by`, none below 0: a step down the nuclear norm, whose subgradient is u v."""
+        return Split(self.u, (self.s - by).clamp(min=0), self.v)
 
 
 def cost(shape: torch.Size | tuple[int, ...], rank: int) -> int:
