@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tensorpress.core.errors import InputError
-from tensorpress.pytorch.retrain import Once, Schedule, rest, retrain
+from tensorpress.pytorch.retrain import Once, Schedule, rest, retrain, untied
 from tensorpress.pytorch.weight_problem import Problem
 
 
@@ -100,3 +100,9 @@ def test_once_trains_anew_for_another_problem_or_a_far_setting_only() -> None:
     for given, setting, count in ((first, 1.0, 1), (first, 1.4, 1), (first, 0.6, 2), (second, 0.6, 3)):
         once(given, setting, train, 1.5)
         assert len(made) == count
+
+
+def test_tied_weights_are_not_to_be_parted() -> None:
+    tied = nn.Sequential(nn.Embedding(20, 8), nn.Linear(8, 20, bias=False), nn.Linear(20, 8))
+    tied[1].weight = tied[0].weight
+    assert set(untied(Problem(tied))) == {"2.weight"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -68,6 +69,13 @@ def retrain(problem: Problem, system: str, schedule: Schedule, network: nn.Modul
     except (RuntimeError, TypeError, ValueError, IndexError) as error:
         raise error if isinstance(error, InputError) else InputError(f"{system} cannot train on these inputs: {type(error).__name__}: {str(error).splitlines()[0][:200]}") from error
     return network.requires_grad_(False).eval()
+
+
+def untied(problem: Problem) -> dict[str, Tensor]:
+    """The problem's matrices that stand in one place of the network only: a parametrisation of any other would part what is tied."""
+    places = Counter(id(p) for _, p in problem.model.named_parameters(remove_duplicate=False))
+    own = dict(problem.model.named_parameters())
+    return {name: weight for name, weight in problem.matrices.items() if places[id(own[name])] == 1}
 
 
 def rest(problem: Problem, trained: nn.Module, forms: Mapping[str, Form]) -> dict[str, Form]:

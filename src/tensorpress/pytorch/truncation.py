@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -66,3 +68,24 @@ class Split:
 def cost(shape: torch.Size | tuple[int, ...], rank: int) -> int:
     """Numbers that an [O, K] matrix takes: those of two factors, or its own where that is less."""
     return min(rank * (shape[0] + shape[1]), shape[0] * shape[1])
+
+
+def common_energy(splits: Sequence[Split], share: float, rounds: int = 40) -> float:
+    """The share of squared singular values at which the factors of all matrices have at most `share` of their numbers."""
+    shapes = [(len(split.u), split.v.shape[1]) for split in splits]
+    wanted = share * sum(math.prod(shape) for shape in shapes)
+    low, high = 0.0, 1.0
+    for _ in range(rounds):
+        middle = (low + high) / 2
+        found = sum(cost(shape, split.rank(middle)) for shape, split in zip(shapes, splits))
+        low, high = (middle, high) if found <= wanted else (low, middle)
+    return low
+
+
+def equation(shape: tuple[int, ...], layout: str, rank: int) -> tuple[str, tuple[tuple[int, ...], tuple[int, ...]]]:
+    """The Einstein sum that makes a weight of `shape` out of the factors of its `unfold`, and the factors' shapes."""
+    if layout == "spatial" and len(shape) == 4:
+        o, i, h, w = shape
+        return "owr,rih->oihw", ((o, w, rank), (rank, i, h))
+    axes = "abcdef"[: len(shape) - 1]
+    return f"or,r{axes}->o{axes}", ((shape[0], rank), (rank, *shape[1:]))
