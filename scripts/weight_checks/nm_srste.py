@@ -7,11 +7,11 @@ import math
 
 import numpy as np
 from small_networks import Digits, cnn, decoded, mean
-from weight_checks.bench import Bench, Row, say
 
 from tensorpress import weights
 from tensorpress.blocks.forms import Grid
 from tensorpress.pytorch.retrain import Schedule, retrain
+from weight_checks.bench import Bench, Row, say
 
 CLAIM = "the pull of SR-STE makes masks change less (SAD) and networks right more often than plain straight-through training, for 1:4 and 2:4 (small networks on 14 x 14 MNIST)"
 WIDTH, EPOCHS, SEEDS = 8, 5, 3

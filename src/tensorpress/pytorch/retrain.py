@@ -6,18 +6,35 @@ import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from tensorpress.blocks.forms import Form, Plain, Rounded
 from tensorpress.core.errors import InputError
-from tensorpress.pytorch.fit import Batch, Event, Term, cosine, cross_entropy, distillation, fit, reconstruction, sgd, total, weighted
+from tensorpress.pytorch.fit import (
+    Batch,
+    Event,
+    Moment,
+    Term,
+    cosine,
+    cross_entropy,
+    distillation,
+    every,
+    fit,
+    reconstruction,
+    sgd,
+    total,
+    weighted,
+)
 from tensorpress.pytorch.lockstep import tensors_of
 from tensorpress.pytorch.state import array_of
 from tensorpress.pytorch.weight_problem import Problem
 
 VECTOR_BITS, SMALL_MATRIX_BITS = 7, 10  # of mantissa, of tensors that were trained and that no system takes
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -52,20 +69,36 @@ def taught(teacher: nn.Module, temperature: float) -> Term:
     return term
 
 
+def objective(problem: Problem, schedule: Schedule, teacher: nn.Module | None = None) -> Term:
+    """The loss: on labels, on what the teacher (the problem's network where there is none) says, or both."""
+    share = 1.0 if problem.labels is None else schedule.teacher
+    terms = [weighted(1 - share, cross_entropy())] if share < 1 else []
+    terms += [weighted(share, taught((teacher or problem.model).eval(), schedule.temperature))] if share > 0 else []
+    return total(*terms)
+
+
+def held(masks: Mapping[str, Tensor]) -> Event:
+    """Weights, by name, are 0 where their mask of the moment is, before each step and after the last."""
+
+    @torch.no_grad()
+    def act(moment: Moment) -> None:
+        for name, mask in masks.items():
+            moment.model.get_parameter(name).mul_(mask)
+
+    return every(1, act)
+
+
 def retrain(problem: Problem, system: str, schedule: Schedule, network: nn.Module, events: Sequence[Event] = (), teacher: nn.Module | None = None) -> nn.Module:
     """`network`, trained in place on the problem's labels, its `teacher` (the problem's network where there is none), or both; in eval mode.
 
     InputError where there are no inputs or the network does not run on them, or where the loss is no longer finite.
     """
-    steps, share = schedule.steps(problem, system), 1.0 if problem.labels is None else schedule.teacher
+    steps = schedule.steps(problem, system)
     for p in network.parameters():
         p.requires_grad_(p.is_floating_point())
-    terms = [weighted(1 - share, cross_entropy())] if share < 1 else []
-    terms += [weighted(share, taught((teacher or problem.model).eval(), schedule.temperature))] if share > 0 else []
     try:
-        fit(
-            network, problem, total(*terms), events=events, steps=steps, batch=schedule.batch, lr=cosine(schedule.rate), optimizer=sgd(schedule.momentum, schedule.decay)
-        )
+        loss, optimizer = objective(problem, schedule, teacher), sgd(schedule.momentum, schedule.decay)
+        fit(network, problem, loss, events=events, steps=steps, batch=schedule.batch, lr=cosine(schedule.rate), optimizer=optimizer)
     except (RuntimeError, TypeError, ValueError, IndexError) as error:
         raise error if isinstance(error, InputError) else InputError(f"{system} cannot train on these inputs: {type(error).__name__}: {str(error).splitlines()[0][:200]}") from error
     return network.requires_grad_(False).eval()
@@ -89,14 +122,14 @@ def rest(problem: Problem, trained: nn.Module, forms: Mapping[str, Form]) -> dic
     return found
 
 
-class Once:
+class Once(Generic[T]):
     """Keeps what was trained for a problem while a budget is searched for, so that only the last stage moves."""
 
     def __init__(self) -> None:
-        self._kept: tuple[Problem, float, nn.Module] | None = None
+        self._kept: tuple[Problem, float, T] | None = None
 
-    def __call__(self, problem: Problem, setting: float, train: Callable[[], nn.Module], near: float = 1.0) -> nn.Module:
-        """What was trained last where that was for this problem and a `setting` within a factor `near`; else what `train` gives."""
+    def __call__(self, problem: Problem, setting: float, train: Callable[[], T], near: float = 1.0) -> T:
+        """What was trained last where that was for this problem and a `setting` (above 0) within a factor `near`; else what `train` gives."""
         kept = self._kept
         if kept is not None and kept[0] is problem and 1 / near <= kept[1] / setting <= near:
             return kept[2]

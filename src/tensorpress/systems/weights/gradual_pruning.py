@@ -14,7 +14,6 @@ import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
 from tensorpress.blocks.forms import Form, Grid
@@ -22,7 +21,7 @@ from tensorpress.core.card import Card
 from tensorpress.core.errors import InputError
 from tensorpress.pytorch.fit import Moment, at, every, gradual
 from tensorpress.pytorch.pruning import by_magnitude, density_at
-from tensorpress.pytorch.retrain import Once, Schedule, rest, retrain
+from tensorpress.pytorch.retrain import Once, Schedule, held, rest, retrain
 from tensorpress.pytorch.weight_problem import Problem, common_step
 
 CARD = Card(
@@ -65,7 +64,7 @@ def build(config: Config) -> GradualPruning:
 
 class GradualPruning:
     def __init__(self, config: Config) -> None:
-        self.config, self._once = config, Once()
+        self.config, self._once = config, Once[nn.Module]()
 
     def represent(self, problem: Problem, bits: float) -> Mapping[str, Form]:
         config = self.config
@@ -92,11 +91,5 @@ class GradualPruning:
             share = 1 - density if last == first else sparsity(moment.number)
             masks.update(by_magnitude(weights(moment), 1 - share, config.everywhere))
 
-        @torch.no_grad()
-        def apply(moment: Moment) -> None:
-            for name, weight in weights(moment).items():
-                if name in masks:
-                    weight.mul_(masks[name])
-
-        events = [every(period, choose, start=first, stop=last), at(last, choose), every(1, apply)]
+        events = [every(period, choose, start=first, stop=last), at(last, choose), held(masks)]
         return retrain(problem, "gradual_pruning", schedule, copy.deepcopy(problem.model), events)

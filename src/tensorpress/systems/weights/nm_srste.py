@@ -64,7 +64,7 @@ def build(config: Config) -> NmSrste:
 
 class NmSrste:
     def __init__(self, config: Config) -> None:
-        self.config, self._once = config, Once()
+        self.config, self._once = config, Once[nn.Module]()
 
     def represent(self, problem: Problem, bits: float) -> Mapping[str, Form]:
         trained = self._once(problem, 1.0, lambda: self.train(problem))

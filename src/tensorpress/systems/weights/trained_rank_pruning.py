@@ -71,7 +71,7 @@ def build(config: Config) -> TrainedRankPruning:
 
 class TrainedRankPruning:
     def __init__(self, config: Config) -> None:
-        self.config, self._once = config, Once()
+        self.config, self._once = config, Once[nn.Module]()
 
     def represent(self, problem: Problem, bits: float) -> Mapping[str, Form]:
         share = self.config.share or min(bits / self.config.value_bits, 1.0)
