@@ -19,7 +19,7 @@ from tensorpress.blocks.forms import Form
 from tensorpress.core.card import Card
 from tensorpress.pytorch.lockstep import lockstep
 from tensorpress.pytorch.rounding import Round, Rule
-from tensorpress.pytorch.weight_problem import Problem, common_step
+from tensorpress.pytorch.weight_problem import Problem, common_step, vector_bits
 
 CARD = Card(
     id="second_order",
@@ -40,7 +40,7 @@ class Config:
     trade: float = 0.1  # what a bit is worth in the loop, in squared errors of a step at average importance; 0: rounds to the nearest
     repair: float = 0.5  # how much of the prefix's errors a layer tries to undo, 0 to 1
     damping: float = 0.01  # added to the diagonal of H, as a share of its mean
-    vector_bits: int = 5  # of mantissa, for biases, norms and statistics
+    vector_bits: int = 0  # of mantissa, for biases, norms and statistics; 0: as the weights' bits ask for
     correct: bool = True  # means and deviations of channels, in biases and BN statistics
 
 
@@ -57,6 +57,6 @@ class SecondOrder:
         matrices = problem.matrices
         step = common_step(list(matrices.values()), bits)
         rule = Rule(self.config.trade, self.config.repair, self.config.damping)
-        visitor = Round(rule, problem, dict.fromkeys(matrices, step), vector_bits=self.config.vector_bits, correct=self.config.correct)
+        visitor = Round(rule, problem, dict.fromkeys(matrices, step), vector_bits=self.config.vector_bits or vector_bits(bits), correct=self.config.correct)
         lockstep(problem.model, inputs, visitor)
         return visitor.forms
