@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from tensorpress.core.errors import InputError
-from tensorpress.pytorch.curvature import gradients, sides
+from tensorpress.pytorch.curvature import Hessian, gradients, sides
 from tensorpress.pytorch.weight_problem import Problem
 
 
@@ -55,3 +55,39 @@ def test_networks_without_a_tensor_are_refused() -> None:
 
     with pytest.raises(InputError, match="tuple"):
         next(gradients(Problem(Pair(3, 3), torch.randn(4, 3)), ["weight"]))
+
+
+def two_layers() -> Problem:
+    torch.manual_seed(2)
+    return Problem(nn.Sequential(nn.Linear(5, 6), nn.Tanh(), nn.Linear(6, 3)).eval(), torch.randn(20, 5))
+
+
+def blocks(problem: Problem) -> dict[str, torch.Tensor]:
+    """Each weight's block of the Hessian, by brute force."""
+    inputs = problem.inputs
+    assert isinstance(inputs, torch.Tensor)
+    target = problem.model(inputs).argmax(1)
+    found = {}
+    for name in ("0.weight", "2.weight"):
+
+        def loss(w: torch.Tensor, name: str = name) -> torch.Tensor:
+            return torch.nn.functional.cross_entropy(torch.func.functional_call(problem.model, {name: w}, (inputs,)), target)
+
+        weight = problem.tensors[name]
+        found[name] = torch.func.hessian(loss)(weight).reshape(weight.numel(), weight.numel()).detach()
+    return found
+
+
+def test_hutchinson_finds_the_traces() -> None:
+    given = two_layers()
+    found = Hessian(given, ["0.weight", "2.weight"], batch=7).traces(600)
+    for name, block in blocks(given).items():
+        assert found[name] == pytest.approx(float(block.trace()), rel=0.15), name
+
+
+def test_power_iteration_finds_the_greatest_eigenvalues() -> None:
+    given = two_layers()
+    found = Hessian(given, ["0.weight", "2.weight"], batch=7).largest(60)
+    for name, block in blocks(given).items():
+        values = torch.linalg.eigvalsh(block)
+        assert found[name] == pytest.approx(float(values[values.abs().argmax()]), rel=0.02), name

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.func import functional_call
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from tensorpress.core.errors import InputError
 from tensorpress.pytorch.lockstep import Inputs, _unfused
@@ -85,3 +86,59 @@ def _leaves(problem: Problem, names: Sequence[str]) -> tuple[dict[str, Tensor], 
     tensors = problem.tensors
     leaves = [tensors[n].float().clone().requires_grad_() for n in names]
     return {**tensors, **dict(zip(names, leaves))}, leaves
+
+
+class Hessian:
+    """Of the mean loss over the first `limit` inputs, at the network's own weights: cross entropy with the caller's labels, or with the network's own answers.
+
+    For outputs that are no logits: half the mean squared change.
+    """
+
+    def __init__(self, problem: Problem, names: Sequence[str], *, limit: int = 64, batch: int = 32) -> None:
+        self.problem, self.names, self.limit, self.batch = problem, list(names), limit, batch
+        self.generator = problem.generator()
+
+    def _graphs(self) -> Iterator[tuple[list[Tensor], tuple[Tensor, ...]]]:
+        """Leaves and their gradients, which can be derived once more, for each batch."""
+        inputs, labels = self.problem.needed("curvature"), self.problem.labels
+        first = inputs if isinstance(inputs, Tensor) else inputs[0]
+        total = min(len(first), self.limit)
+        for images, rows in parts(inputs, self.batch, self.limit):
+            with torch.enable_grad(), _unfused(), sdpa_kernel(SDPBackend.MATH):
+                state, leaves = _leaves(self.problem, self.names)
+                out = answers(self.problem.model, state, images).float()
+                share = len(images[0]) / total
+                if labels is not None:
+                    loss = F.cross_entropy(out, labels[rows].reshape(-1))
+                elif classifies(out, len(images[0])):
+                    loss = F.cross_entropy(out, out.detach().argmax(1))
+                else:
+                    loss = (out - out.detach()).square().sum(1).mean() / 2
+                grads = torch.autograd.grad(loss * share, leaves, create_graph=True, allow_unused=True)
+                yield leaves, tuple(torch.zeros_like(w, requires_grad=True) if g is None else g for w, g in zip(leaves, grads))
+
+    def traces(self, probes: int) -> dict[str, float]:
+        """Hutchinson: the mean of v^T H v over random signs v, of each weight's own block."""
+        found = dict.fromkeys(self.names, 0.0)
+        signs = [torch.randint(2, (probes, *self.problem.tensors[n].shape), generator=self.generator) * 2.0 - 1 for n in self.names]
+        for leaves, grads in self._graphs():
+            for i in range(probes):
+                products = torch.autograd.grad(sum((g * s[i]).sum() for g, s in zip(grads, signs)), leaves, retain_graph=True, allow_unused=True)
+                for name, s, product in zip(self.names, signs, products):
+                    found[name] += 0.0 if product is None else float((s[i] * product).sum()) / probes
+        return found
+
+    def largest(self, rounds: int) -> dict[str, float]:
+        """The greatest eigenvalue of each weight's own block, by power iteration."""
+        vectors = [torch.randn(self.problem.tensors[n].shape, generator=self.generator) for n in self.names]
+        values = [0.0] * len(self.names)
+        for _ in range(rounds):
+            vectors = [v / v.norm().clamp(min=1e-30) for v in vectors]
+            products = [torch.zeros_like(v) for v in vectors]
+            for leaves, grads in self._graphs():
+                for i, (leaf, grad, vector) in enumerate(zip(leaves, grads, vectors)):
+                    (product,) = torch.autograd.grad((grad * vector).sum(), [leaf], retain_graph=True, allow_unused=True)
+                    products[i] += 0 if product is None else product
+            values = [float((v * p).sum()) for v, p in zip(vectors, products)]
+            vectors = products
+        return dict(zip(self.names, values))
