@@ -43,7 +43,8 @@ def test_a_residual_network_is_cut_into_its_blocks() -> None:
         assert torch.equal(units.outputs(), net(x))
         for number in range(len(units.names)):
             units.keep(units.through(number, units.fed(number, in_float=False)))
-        assert torch.equal(units.rest(5, units.through(5, units.fed(5, in_float=True)), slice(1, 3)), net(x[1:3]))
+        y = units.through(5, units.fed(5, in_float=True))
+        assert torch.allclose(units.rest(5, y[1:], slice(1, 3)), net(x[1:]), atol=1e-5)
 
 
 def test_layers_that_run_twice_are_no_units() -> None:

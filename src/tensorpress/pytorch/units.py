@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from tensorpress.core.errors import InputError
 from tensorpress.pytorch.lockstep import Inputs
 
-MOST = 6  # matrices of a unit: a residual block, or a layer of a transformer
+MOST = 4  # matrices of a unit: a residual block with its shortcut, or a layer of a transformer
 BATCH = 64
 
 

@@ -46,6 +46,7 @@ CARD = Card(
 class Config:
     steps: int = 200  # of Adam, for each block (the paper takes 20,000 at 3e-3)
     batch: int = 16
+    largest: int = 4  # matrices of a block, at the most
     lr: float = 0.05
     prediction: float = 5.0  # weight of the prediction's KL beside the block's squared error; 0: AdaRound
     temperature: float = 7.0  # of both predictions
@@ -81,7 +82,7 @@ class PDQuant:
     def represent(self, problem: Problem, bits: float) -> Mapping[str, Form]:
         inputs, matrices, generator = problem.needed("pd_quant"), problem.matrices, problem.generator()
         step = common_step(list(matrices.values()), bits)
-        units = Units(problem.model, inputs, matrices)
+        units = Units(problem.model, inputs, matrices, self.config.largest)
         answers = F.log_softmax(units.outputs() / self.config.temperature, -1) if self.config.prediction else torch.empty(0)
         found: dict[str, Form] = {}
         for number, name in enumerate(units.names):
