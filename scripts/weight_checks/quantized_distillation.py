@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from small_networks import Digits, cnn, decoded, mean
-from weight_checks.bench import Bench, Row, say
 
 from tensorpress.blocks.forms import Grid
 from tensorpress.pytorch.weight_problem import common_step
 from tensorpress.systems.weights.quantized_distillation import Config, QuantizedDistillation
+from weight_checks.bench import Bench, Row, say
 
 CLAIM = "quantised training with a teacher (QD) is ahead of that without, and both of rounding; learned levels (DQ) are ahead of rounding (small networks on 14 x 14 MNIST)"
 WIDTH, TEACHER, SEEDS, EPOCHS = 6, 24, 3, 5

@@ -7,13 +7,13 @@ import math
 
 import torch
 from small_networks import Digits, decoded, mean, mlp, nonzero
-from weight_checks.bench import Bench, Row, say
 
 from tensorpress.blocks.forms import Grid
 from tensorpress.pytorch.pruning import pq_index
 from tensorpress.pytorch.retrain import Schedule, held, rest, retrain
 from tensorpress.pytorch.weight_problem import common_step
 from tensorpress.systems.weights.sap import Config, Sap
+from weight_checks.bench import Bench, Row, say
 
 CLAIM = "over rounds of pruning the PQ index falls and rises again; within half a point of the dense network, pruning by it leaves no more weights than losing 20 % a round (MLP on 14 x 14 MNIST)"
 HIDDEN, SEEDS, INPUTS = 48, 4, 4_000
@@ -44,7 +44,7 @@ def run(bench: Bench) -> tuple[bool, list[Row]]:
             lowest = min(range(len(index)), key=index.__getitem__)
             small_file = min((r for r in curve if r["top1_file"] >= curve[0]["top1"] - DROP), key=lambda r: r["nbytes"], default=curve[0])
             row = {"seed": seed, "method": name, "dense_top1": curve[0]["top1"], "least_nonzero": min(r["nonzero"] for r in good), "least_nbytes": small_file["nbytes"]}
-            row |= {"index_first": index[0], "index_lowest": index[lowest], "index_highest_after": max(index[lowest:]), "falls_and_rises": 0 < lowest and max(index[lowest:]) > index[lowest] + 0.01}
+            row |= {"index_first": index[0], "index_lowest": index[lowest], "index_highest_after": max(index[lowest:]), "falls_and_rises": lowest > 0 and max(index[lowest:]) > index[lowest] + 0.01}
             found.append(row)
             say("  " + ", ".join(f"{k} {v}" for k, v in row.items()))
     means = {

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from small_networks import Digits, cnn, decoded, mean, within
-from weight_checks.bench import Bench, Row, say
 
 from tensorpress import weights
+from weight_checks.bench import Bench, Row, say
 
 CLAIM = "in equal bytes, trained rank pruning is ahead of the direct SVD, and of as much training without it that ends in the SVD (small networks on 14 x 14 MNIST)"
 WIDTH, SEEDS, EPOCHS = 12, 3, 5

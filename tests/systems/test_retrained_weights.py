@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -123,7 +124,7 @@ def test_sap_prunes_by_the_index_until_the_density_is_reached(problem: Problem) 
     method = sap.build(sap.Config(density=0.3, rounds=20))
     trained = method.train(problem, 0.3)
     found = [r["density"] for r in problem.notes["rounds"]]
-    assert found[0] == 1 and all(b < a for a, b in zip(found, found[1:])) and found[-1] == pytest.approx(0.3, abs=0.01)
+    assert found[0] == 1 and all(b < a for a, b in itertools.pairwise(found)) and found[-1] == pytest.approx(0.3, abs=0.01)
     values = sum(w.numel() for w in problem.matrices.values())
     assert sum(int(p.count_nonzero()) for n, p in trained.named_parameters() if n in problem.matrices) == pytest.approx(0.3 * values, abs=3)
     generator = torch.Generator().manual_seed(0)
@@ -132,7 +133,7 @@ def test_sap_prunes_by_the_index_until_the_density_is_reached(problem: Problem) 
     for scope in sap.SCOPES:
         fewer = sap.build(sap.Config(scope=scope)).pruned(given, masks, values)
         assert all(not bool((fewer[n] & ~masks[n]).any()) for n in masks), "what was pruned came back"
-        dropped, kept = [(given[n][masks[n] & ~fewer[n]], given[n][fewer[n]]) for n in masks][0]
+        dropped, kept = next((given[n][masks[n] & ~fewer[n]], given[n][fewer[n]]) for n in masks)
         assert dropped.numel() and (scope == "neuron" or dropped.abs().max() <= kept.abs().min())
     fewer = sap.build(sap.Config(share=0.2)).pruned(given, masks, values)
     left = sum(int(m.sum()) for m in masks.values())
