@@ -174,7 +174,7 @@ def rows_of(found: re.Match[str]) -> str:
 def golden() -> str:
     """How many golden files there are, by version of the format, form, and release that wrote them first."""
     counts: dict[tuple[str, ...], list[int]] = {}
-    forms = {".tp": "self-contained stream", ".tpp": "plan", ".tpb": "bundle", ".tpf": "plan-bound stream"}
+    forms = {".tp": "self-contained stream", ".tpp": "plan", ".tpb": "bundle", ".tpf": "plan-bound stream", ".tpw": "file of weights"}
     for manifest in sorted((ROOT / "tests" / "golden" / "streams").glob("v*/MANIFEST.json")):
         for name, row in json.loads(manifest.read_text()).items():
             count = counts.setdefault((manifest.parent.name, forms[Path(name).suffix], row["released"] or "not released"), [0, 0])

@@ -95,7 +95,25 @@ def bundle(data: bytes) -> None:
             assert str(error) and "\n" not in str(error), f"an error of another form: {error!r}"
 
 
-TARGETS = {"stream": stream, "plan": plan, "frames": frames, "bundle": bundle}
+def weights(data: bytes) -> None:
+    """A file of weights: its index, and every tensor of every part; what opens is written to the same parts."""
+    from tensorpress.core.errors import StreamError
+    from tensorpress.planning.weight_file import WeightReader, in_dtype
+
+    try:
+        reader = WeightReader(data, max_nbytes=LIMIT)
+        arrays = reader.all()
+    except StreamError as error:
+        assert str(error) and "\n" not in str(error), f"an error of another form: {error!r}"
+        return
+    assert sum(array.nbytes for name, array in arrays.items()) <= LIMIT * 64, "ties alone may repeat what is counted once"
+    for tensor in reader:
+        assert arrays[tensor.name].shape == tensor.shape
+        if tensor.form is not None:
+            assert in_dtype(tensor.form.values(), tensor.dtype).tobytes() == arrays[tensor.name].tobytes()
+
+
+TARGETS = {"stream": stream, "plan": plan, "frames": frames, "bundle": bundle, "weights": weights}
 _decoders: list[Any] = []
 _plan: list[Any] = []
 
@@ -160,6 +178,8 @@ def seeds(folder: Path) -> None:
     framed = [write_frame(s.payload, n, plan_id) for n, (_, s) in enumerate(streams)]
     for number, part in enumerate(framed):
         (folder / "bundle" / f"{number}").write_bytes(write_bundle(own_plan(), [part]))
+    for path in sorted(GOLDEN.glob("v*/weights/*.tpw")):
+        (folder / "weights" / path.stem).write_bytes(path.read_bytes())
     (folder / "bundle" / "four").write_bytes(write_bundle(own_plan(), framed[::17]))
     both = [registry.build(s.codec, s.params, s.state) for _, s in streams[:3]]
     entries = tuple(Entry(Site(f"layer{n}"), codec, (40, 11, 9)) for n, codec in enumerate(both))
@@ -320,9 +340,24 @@ def mutated(target: str, data: bytes, rng: random.Random, mutate: Mutate) -> byt
     else:
         number = rng.randrange(len(sections))
         name, body = sections[number]
-        change = resealed if name == b"payload" else other_frame if name == b"frames" else other_state
+        change = {b"payload": resealed, b"frames": other_frame, b"index": other_index}.get(name, other_state)
         sections[number] = (name, change(body, rng, mutate))
     return joined(magic, promised(target, header, sections), sections)
+
+
+def other_index(data: bytes, rng: random.Random, mutate: Mutate) -> bytes:
+    """The index of a file of weights with other names, shapes or forms, deflated again."""
+    import json
+    import zlib
+
+    from tensorpress.core.binary import canonical_json
+
+    try:
+        values = other_value(json.loads(zlib.decompress(data, -15)), rng)
+        packer = zlib.compressobj(9, zlib.DEFLATED, -15)
+        return packer.compress(canonical_json(values)) + packer.flush()
+    except (ValueError, TypeError, zlib.error, RecursionError):
+        return mutate(data)
 
 
 def other_frame(data: bytes, rng: random.Random, mutate: Mutate) -> bytes:

@@ -116,7 +116,7 @@ struct Mix {
         const auto n = static_cast<std::int64_t>(done), nr = static_cast<std::int64_t>(r), nc = static_cast<std::int64_t>(c), nt = static_cast<std::int64_t>(taps);
         const std::int64_t all = mean(of_all, n, 128, 4), in_row = mean(of_row, nc * nt, all, 4), in_column = mean(of_column[c], nr * nt, all, 4);
         const std::int64_t before = mean(last_kernel, nt, all, 1);
-        const int l_all = octaves.of(all), l_row = octaves.of(in_row), l_column = octaves.of(in_column), l_before = octaves.of(before);
+        const int l_all = octave_of(all), l_row = octave_of(in_row), l_column = octave_of(in_column), l_before = octave_of(before);
         const std::int64_t unit = 16384 / (all + 64);
         std::int64_t of_kernel = 0;
         for (std::size_t t = 0; t < taps; ++t, ++done) {
@@ -132,8 +132,8 @@ struct Mix {
           const std::int64_t in_place = mean(of_place[c * taps + t], nr, in_column, 4), in_row_tap = mean(of_row_tap[t], nc, in_row, 4);
           const std::int64_t in_kernel = mean(of_kernel, static_cast<std::int64_t>(t), in_row, 2);
           const std::int64_t near = (256 * (3 * a + 3 * b + 2 * mp + 2 * mq + d + std::abs(pp) + std::abs(p_next) + std::abs(q_next)) + 4 * all) / 18;
-          const int l_tap = octaves.of(in_tap), l_place = octaves.of(in_place), l_row_tap = octaves.of(in_row_tap);
-          const int l_kernel = half_octave(octaves.of(in_kernel)), l_near = octaves.of(near), h_near = half_octave(l_near);
+          const int l_tap = octave_of(in_tap), l_place = octave_of(in_place), l_row_tap = octave_of(in_row_tap);
+          const int l_kernel = half_octave(octave_of(in_kernel)), l_near = octave_of(near), h_near = half_octave(l_near);
           const int product = half_octave(l_row + l_column + l_tap - 2 * l_all);  // as if rows, columns and taps scaled the values
 
           // which sign is to be expected, from the values around

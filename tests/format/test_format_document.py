@@ -20,6 +20,7 @@ from tensorpress.blocks import context_max_model, context_model, dct, klt, map_k
 from tensorpress.coding import huffman, tables
 from tensorpress.core import binary, container, payload, registry
 from tensorpress.core.stream import FRAME_NBYTES, Stream, frame_nbytes, read_frame, write_frame
+from tensorpress.planning import weight_file
 from tensorpress.planning.bundle import read_bundle, write_bundle
 from tensorpress.planning.plan import MAX_ENTRIES, Plan
 from tensorpress.systems.features import klt as klt_system
@@ -258,6 +259,8 @@ LIMITS = {
     "header of a stream": container.MAX_HEADER_NBYTES[container.STREAM],
     "header of a plan": container.MAX_HEADER_NBYTES[container.PLAN],
     "header of a bundle": container.MAX_HEADER_NBYTES[container.BUNDLE],
+    "header of a file of weights": container.MAX_HEADER_NBYTES[container.WEIGHTS],
+    "index of a file of weights, unpacked": weight_file.MAX_INDEX_NBYTES,
     "nesting of a header": binary.MAX_DEPTH,
     "characters of a number in a header": binary.MAX_NUMBER_LENGTH,
     "entries of a plan": MAX_ENTRIES,

@@ -24,7 +24,12 @@ from tensorpress.core.errors import InputError, StreamError
 EQUATION = re.compile(r"[a-z]{1,6}(,[a-z]{1,6}){1,4}->[a-z]{1,6}")
 EXACT = 1 << 53
 MAX_SIDE = 1 << 16
-LENGTHS = {"dct": dct.LENGTHS, "hadamard": (2, 4, 8, 16, 32, 64)}
+ODD = {  # DCT-II of kernels' lengths, as the even ones: 64 sqrt(2) cos(pi (2 n + 1) k / (2 N)), to the nearest; row 0 is 64
+    3: ((64, 64, 64), (78, 0, -78), (45, -91, 45)),
+    5: ((64, 64, 64, 64, 64), (86, 53, 0, -53, -86), (73, -28, -91, -28, 73), (53, -86, 0, 86, -53), (28, -73, 91, -73, 28)),
+    7: ((64, 64, 64, 64, 64, 64, 64), (88, 71, 39, 0, -39, -71, -88), (82, 20, -56, -91, -56, 20, 82), (71, -39, -88, 0, 88, 39, -71), (56, -82, -20, 91, -20, -82, 56), (39, -88, 71, 0, -71, 88, -39), (20, -56, 82, -91, 82, -56, 20)),
+}  # fmt: skip
+LENGTHS = {"dct": (*ODD, *dct.LENGTHS), "hadamard": (2, 4, 8, 16, 32, 64)}
 
 
 @dataclass(frozen=True)
@@ -42,7 +47,7 @@ class Fixed:
     def levels(self) -> NDArray[np.int32]:
         """Rows are basis vectors."""
         if self.kind == "dct":
-            return dct.matrix(self.length)
+            return np.asarray(ODD[self.length], np.int32) if self.length in ODD else dct.matrix(self.length)
         rows = np.ones((1, 1), np.int32)
         while len(rows) < self.length:
             rows = np.block([[rows, rows], [rows, -rows]]).astype(np.int32)

@@ -1,0 +1,87 @@
+"""How a network's answers bend with its weights: gradients of the loss, whose squares make the Fisher matrix, and products with the Hessian.
+
+Labels are the caller's, or drawn from what the network itself says: then the squares of gradients are the Fisher matrix, the curvature of
+KL(network || changed network). Outputs that are no logits are taken as means of Gaussians, which makes it the curvature of their squared error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.func import functional_call
+
+from tensorpress.core.errors import InputError
+from tensorpress.pytorch.lockstep import Inputs, _unfused
+from tensorpress.pytorch.weight_problem import Problem
+
+BATCH = 8  # inputs whose gradients, with random signs, make one draw
+EXAMPLES = 256
+
+
+def parts(inputs: Inputs, size: int, limit: int) -> Iterator[tuple[tuple[Tensor, ...], slice]]:
+    """The first `limit` inputs, `size` at a time, as the network's arguments; and which they are."""
+    every = (inputs,) if isinstance(inputs, Tensor) else tuple(inputs)
+    for start in range(0, min(len(every[0]), limit), size):
+        rows = slice(start, min(start + size, limit))
+        yield tuple(x[rows] for x in every), rows
+
+
+def answers(model: torch.nn.Module, state: dict[str, Tensor], inputs: Sequence[Tensor]) -> Tensor:
+    """[rows, classes]: what the network says with `state` in place of its own tensors. InputError where that is no tensor."""
+    found = functional_call(model, state, tuple(inputs))
+    found = getattr(found, "logits", found)
+    if not isinstance(found, Tensor):
+        raise InputError(f"the network gives {type(found).__name__}, not a tensor whose change could be judged")
+    return found if found.ndim == 2 else found.flatten(0, -2) if found.ndim > 2 else found[:, None]
+
+
+def classifies(out: Tensor, rows: int) -> bool:
+    """Whether these are logits: a row for each input, or for each of its tokens."""
+    return out.shape[1] > 1 and len(out) % rows == 0
+
+
+def gradients(problem: Problem, names: Sequence[str], *, of: str = "loss", batch: int = BATCH, limit: int = EXAMPLES) -> Iterator[tuple[dict[str, Tensor], int]]:
+    """For each few inputs sum s dL/dw by name, with a random sign s for each input; and their number. E[g g^T] / number is the mean over inputs.
+
+    `of`: 'loss', or 'outputs' as they are: what a squared change of the weights does to the sum of their squares.
+    """
+    inputs, generator = problem.needed("curvature"), problem.generator()
+    for images, rows in parts(inputs, batch, limit):
+        with torch.enable_grad(), _unfused():
+            state, leaves = _leaves(problem, names)
+            out = answers(problem.model, state, images).float()
+            count = len(images[0])
+            sign = (torch.randint(2, (count, 1), generator=generator) * 2.0 - 1).expand(count, len(out) // count).reshape(-1)
+            if of == "outputs":
+                losses = (out * torch.randn(out.shape, generator=generator)).sum(1)
+            elif problem.labels is not None:
+                losses = F.cross_entropy(out, problem.labels[rows].reshape(-1), reduction="none")
+            elif classifies(out, count):
+                drawn = torch.multinomial(out.detach().softmax(1), 1, generator=generator)[:, 0]
+                losses = F.cross_entropy(out, drawn, reduction="none")
+            else:
+                losses = (out * torch.randn(out.shape, generator=generator)).sum(1)
+            found = torch.autograd.grad((losses * sign).sum(), leaves, allow_unused=True)
+        yield {n: torch.zeros_like(w) if g is None else g.detach() for n, w, g in zip(names, leaves, found)}, count
+
+
+def sides(problem: Problem, names: Sequence[str], axes: Callable[[str], Sequence[int]], *, of: str = "loss", limit: int = EXAMPLES) -> dict[str, dict[int, Tensor]]:
+    """G by name and axis: E over inputs of sum g g^T, where g are the gradient's vectors along that axis; float64 [side, side]."""
+    found: dict[str, dict[int, Tensor]] = {n: {} for n in names}
+    total = 0
+    for grads, count in gradients(problem, names, of=of, limit=limit):
+        total += count
+        for name, grad in grads.items():
+            for axis in axes(name):
+                rows = grad.movedim(axis, 0).flatten(1)
+                found[name][axis] = found[name].get(axis, 0) + (rows @ rows.T).double()
+    return {n: {axis: g / total for axis, g in by_axis.items()} for n, by_axis in found.items()}
+
+
+def _leaves(problem: Problem, names: Sequence[str]) -> tuple[dict[str, Tensor], list[Tensor]]:
+    tensors = problem.tensors
+    leaves = [tensors[n].float().clone().requires_grad_() for n in names]
+    return {**tensors, **dict(zip(names, leaves))}, leaves
