@@ -60,23 +60,23 @@ struct Walk {
   std::size_t walk(std::int32_t* values, const AdaptiveShape& shape, Next next, Part part) {
     const std::size_t columns = shape.columns, taps = shape.taps, width = columns * taps, across = kernel_width(taps);
     if (shape.count() == 0) return 0;
-    // Of each lane three rows of values: two kernels and ten zeros in front, a kernel behind.
-    const std::size_t front = 2 * taps + 10, stride = front + width + taps;
-    std::vector<std::int16_t> cut(3 * lanes * stride);
-    std::vector<std::uint64_t> of_column(columns), of_tap(taps);
+    std::size_t first[lanes + 1] = {}, done = 0;
+    for (std::size_t i = 0; i < lanes; ++i) first[i + 1] = first[i] + shape.rows / lanes + (i < shape.rows % lanes);
+    // Of each lane three rows of values, if it has so many: two kernels and ten zeros in front, a kernel behind. And a row of zeros.
+    const std::size_t front = 2 * taps + 10, stride = front + width + taps, rows = first[1], kept = std::min<std::size_t>(rows, 3);
+    std::vector<std::int16_t> cut((kept * std::min(lanes, shape.rows) + 1) * stride);
+    std::vector<std::uint64_t> of_column(rows > 1 ? columns : 0), of_tap(taps);
     std::vector<int> l_tap(taps);
     std::vector<FastPlace> places(taps);
     for (std::size_t t = 0; t < taps; ++t) places[t] = place_of(t, taps, across);
-    std::size_t first[lanes + 1] = {}, done = 0;
-    for (std::size_t i = 0; i < lanes; ++i) first[i + 1] = first[i] + shape.rows / lanes + (i < shape.rows % lanes);
     std::uint64_t of_all = 0;
-    for (std::size_t r = 0; r < first[1]; ++r) {
+    for (std::size_t r = 0; r < rows; ++r) {
       if (!open || in_block >= block_values) {
         if (!next()) return done;
         open = true, in_block = 0;
       }
       FastRow row{};
-      row.places = places.data(), row.taps = taps, row.of_tap = of_tap.data(), row.of_column = of_column.data(), row.of_all = of_all;
+      row.places = places.data(), row.taps = taps, row.of_tap = of_tap.data(), row.of_column = rows > 1 ? of_column.data() : nullptr, row.of_all = of_all;
       while (row.active < lanes && r < first[row.active + 1] - first[row.active]) ++row.active;
       row.all = static_cast<std::uint32_t>((of_all * 256 + 512) / (done + 4));
       row.l_all = octaves.table[row.all];
@@ -84,8 +84,8 @@ struct Walk {
       row.l_tap = l_tap.data();
       row.share_of_column = (std::uint64_t{1} << 32) / (done / columns + 4);
       for (std::size_t i = 0; i < lanes; ++i) {
-        for (std::size_t k = 0; k < 3; ++k) row.cut[k][i] = cut.data() + ((r + 3 - k) % 3 * lanes + i) * stride + front;
-        std::memset(row.cut[0][i], 0, width * sizeof(std::int16_t));
+        for (std::size_t k = 0; k < 3; ++k) row.cut[k][i] = cut.data() + (i < shape.rows && k <= r ? 1 + (r - k) % kept + kept * i : 0) * stride + front;
+        if (i < row.active) std::memset(row.cut[0][i], 0, width * sizeof(std::int16_t));
         row.values[i] = values + (first[i] + (i < row.active ? r : 0)) * width;
       }
       for (std::size_t at = 0; at < width; at += part_places) {

@@ -244,7 +244,7 @@ size_t part(Coder coder, FastStates& states, FastRow& row, size_t at, size_t to)
   for (; at < to; ++at) {
     if (t == 0) {
       const std::uint64_t share_of_row = (std::uint64_t{1} << 32) / (column * row.taps + 4), prior = std::uint64_t{row.all} * 4;
-      const int l_column = octaves.table[((row.of_column[column] * 256 + prior) * row.share_of_column) >> 32] - 2 * row.l_all;
+      const int l_column = octaves.table[(((row.of_column ? row.of_column[column] : 0) * 256 + prior) * row.share_of_column) >> 32] - 2 * row.l_all;
       row.of_kernel = Four{};
       for (size_t i = 0; i < lanes; ++i) row.l_row[i] = static_cast<int16_t>(l_column + octaves.table[((row.of_row[i] * 256 + prior) * share_of_row) >> 32]);
     }
@@ -254,7 +254,8 @@ size_t part(Coder coder, FastStates& states, FastRow& row, size_t at, size_t to)
     if (++t < row.taps) continue;
     for (size_t i = 0; i < lanes; ++i) {
       const auto loud = static_cast<std::uint64_t>(row.of_kernel[i]);
-      row.of_column[column] += loud, row.of_all += loud, row.of_row[i] += loud;
+      if (row.of_column) row.of_column[column] += loud;
+      row.of_all += loud, row.of_row[i] += loud;
     }
     t = 0, ++column;
   }

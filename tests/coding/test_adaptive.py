@@ -240,6 +240,28 @@ def test_a_decoder_that_failed_can_be_asked_again(form: str) -> None:
         decoder.done()
 
 
+def test_a_shape_is_refused_that_no_tensor_has() -> None:
+    with pytest.raises(InputError, match="shape"):
+        adaptive.AdaptiveDecoder(adaptive.encode([])).take((-1, -1))
+
+
+@FORMS
+def test_a_vector_takes_little_more_memory_than_its_values(form: str) -> None:
+    """Of a vector no columns are remembered: nothing is below them."""
+    pytest.importorskip("resource")
+    data = adaptive.encode([np.zeros(1 << 22, np.int32)], form)
+    script = f"""
+import resource
+from tensorpress.coding import adaptive
+adaptive.AdaptiveDecoder({data[:1]!r} + bytes(40))
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+adaptive.decode({data!r}, [(1 << 22,)])
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert int(run.stdout) < 2.5 * (4 << 22) / 1024  # KiB
+
+
 def test_zeros_cost_next_to_nothing() -> None:
     rng = np.random.default_rng(0)
     values = np.rint(rng.laplace(0, 1, (64, 64, 3, 3))).astype(np.int32)

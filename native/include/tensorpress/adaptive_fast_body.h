@@ -58,10 +58,10 @@ struct FastRow {
   Eight l_row;
   Four of_kernel;
   const FastPlace* places;
-  std::int16_t* cut[3][fast_lanes];  // values cut to what is heard: of this row, the one above, and the one above that
+  std::int16_t* cut[3][fast_lanes];  // values cut to what is heard: of this row, the one above, and the one above that; only the first of active lanes are written
   std::int32_t* values[fast_lanes];
   const int* l_tap;
-  std::uint64_t *of_tap, *of_column;
+  std::uint64_t *of_tap, *of_column;  // null where no row follows
   std::uint64_t of_row[fast_lanes], of_all, share_of_column;
   std::size_t taps, active;
   std::uint32_t all;
