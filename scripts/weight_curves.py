@@ -169,13 +169,21 @@ class Ours:
             say(f"  {goal['network']}: {goal['goal']}: {goal['measured']}: {'met' if goal['met'] else 'not met'}")
 
     def refine(self, mine: list[Row], other: Row) -> None:
-        """Files between the smallest that is good enough and the next smaller one, halving in ratio; agreement is noisy, so larger failures are no bound."""
+        """Files between the smallest that is good enough and the largest smaller one that is not: where its KL would be theirs, or half way where agreement fails."""
         for _ in range(self.options.tries):
             best = smallest(mine, other)
-            below = [row["nbytes"] for row in mine if not better(row, other) and (best is None or row["nbytes"] < best["nbytes"])]
-            if best is None or not below or best["nbytes"] / max(below) < 1.01:
+            below = max((row for row in mine if best is not None and not better(row, other) and row["nbytes"] < best["nbytes"]), key=lambda row: row["nbytes"], default=None)
+            if best is None or below is None or best["nbytes"] / below["nbytes"] < 1.003:
                 return
-            mine.append(self.point(target_of(mine, math.sqrt(best["nbytes"] * max(below)))))
+            mine.append(self.point(target_of(mine, between(below, best, other["kl_unlabelled"]))))
+
+
+def between(below: Row, best: Row, kl: float) -> float:
+    """Bytes at which the KL would be 3 % under `kl`, both on logarithmic axes; half way where it is agreement that `below` lacks."""
+    share = 0.5
+    if below["kl_unlabelled"] > kl and below["kl_unlabelled"] > best["kl_unlabelled"] > 0:
+        share = min(max(math.log(below["kl_unlabelled"] / (0.97 * kl)) / math.log(below["kl_unlabelled"] / best["kl_unlabelled"]), 0.02), 0.98)
+    return float(below["nbytes"] * (best["nbytes"] / below["nbytes"]) ** share)
 
 
 def target_of(mine: Sequence[Row], nbytes: float) -> float:

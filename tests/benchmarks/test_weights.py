@@ -79,6 +79,8 @@ def test_the_smallest_file_that_is_no_worse_in_either_figure(scripts):
     assert curves.smallest(mine, other)["nbytes"] == 55
     assert curves.smallest(mine[:2], other) is None
     assert curves.target_of([row("o", 40, 1, 1, bits=1.0), row("o", 80, 1, 1, bits=2.0), row("o", 5, 1, 1)], 60) == 1.5
+    low, high = row("o", 100, 0.9, 0.04), row("o", 400, 0.95, 0.01)
+    assert curves.between(low, high, 0.02 / 0.97) == pytest.approx(200) and curves.between(row("o", 100, 0.9, 0.01), high, 0.02) == 200  # here agreement fails
     assert curves.beside("resnet20", {**dict.fromkeys(curves.SHOWN, 0.0), **other, "data": "none"}, None)["percent_of_nncodec"] is None
 
 
