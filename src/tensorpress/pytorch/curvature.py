@@ -118,14 +118,14 @@ class Hessian:
                 yield leaves, tuple(torch.zeros_like(w, requires_grad=True) if g is None else g for w, g in zip(leaves, grads))
 
     def traces(self, probes: int) -> dict[str, float]:
-        """Hutchinson: the mean of v^T H v over random signs v, of each weight's own block."""
+        """Hutchinson: the mean of v^T H v over random signs v, of each weight's own block. One weight at a time: what joins the blocks would drown the small ones."""
         found = dict.fromkeys(self.names, 0.0)
         signs = [torch.randint(2, (probes, *self.problem.tensors[n].shape), generator=self.generator) * 2.0 - 1 for n in self.names]
         for leaves, grads in self._graphs():
-            for i in range(probes):
-                products = torch.autograd.grad(sum((g * s[i]).sum() for g, s in zip(grads, signs)), leaves, retain_graph=True, allow_unused=True)
-                for name, s, product in zip(self.names, signs, products):
-                    found[name] += 0.0 if product is None else float((s[i] * product).sum()) / probes
+            for name, leaf, grad, vectors in zip(self.names, leaves, grads, signs):
+                for vector in vectors:
+                    (product,) = torch.autograd.grad((grad * vector).sum(), [leaf], retain_graph=True, allow_unused=True)
+                    found[name] += 0.0 if product is None else float((vector * product).sum()) / probes
         return found
 
     def largest(self, rounds: int) -> dict[str, float]:
