@@ -82,6 +82,16 @@ def sides(problem: Problem, names: Sequence[str], axes: Callable[[str], Sequence
     return {n: {axis: g / total for axis, g in by_axis.items()} for n, by_axis in found.items()}
 
 
+def squares(problem: Problem, names: Sequence[str], *, of: str = "loss", limit: int = EXAMPLES) -> dict[str, float]:
+    """E over inputs of g^2, the mean of all values of each weight."""
+    found, total = dict.fromkeys(names, 0.0), 0
+    for grads, count in gradients(problem, names, of=of, limit=limit):
+        total += count
+        for name, grad in grads.items():
+            found[name] += float(grad.double().square().mean())
+    return {name: value / total for name, value in found.items()}
+
+
 def _leaves(problem: Problem, names: Sequence[str]) -> tuple[dict[str, Tensor], list[Tensor]]:
     tensors = problem.tensors
     leaves = [tensors[n].float().clone().requires_grad_() for n in names]
