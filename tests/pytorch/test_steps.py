@@ -66,3 +66,12 @@ def test_auto_takes_what_answers_better() -> None:
     with torch.no_grad():
         error = [float((m.model()(given.inputs) - given.model(given.inputs)).square().mean()) for m in (made, common)]
     assert error[0] < 0.5 * error[1]
+
+
+def test_auto_does_without_gradients_where_there_are_none() -> None:
+    class Cut(nn.Linear):
+        def forward(self, x):  # type: ignore[no-untyped-def]
+            return super().forward(x).detach()
+
+    made = weights.compress(Cut(16, 24).eval(), torch.randn(32, 16), budget=600)
+    assert made.notes["allocation"]["chosen"] == "common"

@@ -39,6 +39,17 @@ def answers(model: torch.nn.Module, state: dict[str, Tensor], inputs: Sequence[T
     return found if found.ndim == 2 else found.flatten(0, -2) if found.ndim > 2 else found[:, None]
 
 
+def _wide_answers(problem: Problem, state: dict[str, Tensor], images: Sequence[Tensor]) -> Tensor:
+    """In float32, whatever the network's own type. InputError where it cannot be derived."""
+    try:
+        out = answers(problem.model, state, [x.float() if x.is_floating_point() else x for x in images])
+    except (RuntimeError, TypeError, ValueError, IndexError, NotImplementedError) as error:
+        raise InputError(f"gradients of the network cannot be taken: {type(error).__name__}: {str(error).splitlines()[0][:200]}") from error
+    if not out.requires_grad:
+        raise InputError("gradients of the network cannot be taken: its outputs do not hang on its weights")
+    return out.float()
+
+
 def classifies(out: Tensor, rows: int) -> bool:
     """Whether these are logits: a row for each input, or for each of its tokens."""
     return out.shape[1] > 1 and len(out) % rows == 0
@@ -53,7 +64,7 @@ def gradients(problem: Problem, names: Sequence[str], *, of: str = "loss", batch
     for images, rows in parts(inputs, batch, limit):
         with torch.enable_grad(), _unfused():
             state, leaves = _leaves(problem, names)
-            out = answers(problem.model, state, images).float()
+            out = _wide_answers(problem, state, images)
             count = len(images[0])
             sign = (torch.randint(2, (count, 1), generator=generator) * 2.0 - 1).expand(count, len(out) // count).reshape(-1)
             if of == "outputs":
@@ -94,8 +105,9 @@ def squares(problem: Problem, names: Sequence[str], *, of: str = "loss", limit: 
 
 def _leaves(problem: Problem, names: Sequence[str]) -> tuple[dict[str, Tensor], list[Tensor]]:
     tensors = problem.tensors
-    leaves = [tensors[n].float().clone().requires_grad_() for n in names]
-    return {**tensors, **dict(zip(names, leaves))}, leaves
+    wide = {n: t.float() if t.is_floating_point() else t for n, t in tensors.items()}
+    leaves = [wide[n].detach().clone().requires_grad_() for n in names]
+    return {**wide, **dict(zip(names, leaves))}, leaves
 
 
 class Hessian:
@@ -116,7 +128,7 @@ class Hessian:
         for images, rows in parts(inputs, self.batch, self.limit):
             with torch.enable_grad(), _unfused(), sdpa_kernel(SDPBackend.MATH):
                 state, leaves = _leaves(self.problem, self.names)
-                out = answers(self.problem.model, state, images).float()
+                out = _wide_answers(self.problem, state, images)
                 share = len(images[0]) / total
                 if labels is not None:
                     loss = F.cross_entropy(out, labels[rows].reshape(-1))
