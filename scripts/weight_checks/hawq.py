@@ -31,7 +31,7 @@ class Chosen:
 
 def run(bench: Bench) -> tuple[bool, list[Row]]:
     problem, rows = bench.problem(IMAGES), []
-    tables = {name: weights.build("hawq", curvature=name, probes=n, examples=32).table(problem) for name, n in (("trace", 16), ("eigenvalue", 6))}
+    tables = {name: weights.build("hawq", curvature=name, probes=n, examples=32).table(problem) for name, n in (("trace", 8), ("eigenvalue", 6))}
     forms, omega = tables["trace"]
     measured = one_at_a_time(problem, forms, limit=32)
     rho = {}

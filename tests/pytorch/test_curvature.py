@@ -57,6 +57,21 @@ def test_networks_without_a_tensor_are_refused() -> None:
         next(gradients(Problem(Pair(3, 3), torch.randn(4, 3)), ["weight"]))
 
 
+def test_networks_whose_gradients_cannot_be_taken_are_refused() -> None:
+    class Cut(nn.Linear):
+        def forward(self, x):  # type: ignore[no-untyped-def]
+            return super().forward(x).detach()
+
+    with pytest.raises(InputError, match="gradients"):
+        next(gradients(Problem(Cut(3, 3), torch.randn(4, 3)), ["weight"]))
+
+
+def test_half_floats_are_derived_in_single() -> None:
+    network = nn.Linear(3, 2).half()
+    (found, _), *_ = gradients(Problem(network, torch.randn(4, 3).half()), ["weight"])
+    assert found["weight"].dtype == torch.float32 and found["weight"].abs().sum() > 0
+
+
 def two_layers() -> Problem:
     torch.manual_seed(2)
     return Problem(nn.Sequential(nn.Linear(5, 6), nn.Tanh(), nn.Linear(6, 3)).eval(), torch.randn(20, 5))

@@ -52,6 +52,17 @@ def one_at_a_time(problem: Problem, forms: Mapping[str, Sequence[Form]], *, limi
     return {name: [max(x, 0.0) / rows for x in losses] for name, losses in found.items()}
 
 
+def loss_of(problem: Problem, state: Mapping[str, Tensor], *, limit: int, batch: int = 32) -> float:
+    """KL(network || network with `state`), mean over the first `limit` inputs (and tokens), in nats; where outputs are no logits half their mean squared change."""
+    total, rows = 0.0, 0
+    with torch.no_grad():
+        for images, _ in parts(problem.needed("a measured loss"), batch, limit):
+            before = answers(problem.model, problem.tensors, images).double()
+            after = answers(problem.model, dict(state), images).double()
+            total, rows = total + divergence(before, after, classifies(before, len(images[0]))), rows + len(before)
+    return max(total, 0.0) / rows
+
+
 def divergence(before: Tensor, after: Tensor, logits: bool) -> float:
     """Summed over rows."""
     if not logits:

@@ -39,6 +39,17 @@ def answers(model: torch.nn.Module, state: dict[str, Tensor], inputs: Sequence[T
     return found if found.ndim == 2 else found.flatten(0, -2) if found.ndim > 2 else found[:, None]
 
 
+def _wide_answers(problem: Problem, state: dict[str, Tensor], images: Sequence[Tensor]) -> Tensor:
+    """In float32, whatever the network's own type. InputError where it cannot be derived."""
+    try:
+        out = answers(problem.model, state, [x.float() if x.is_floating_point() else x for x in images])
+    except (RuntimeError, TypeError, ValueError, IndexError, NotImplementedError) as error:
+        raise InputError(f"gradients of the network cannot be taken: {type(error).__name__}: {str(error).splitlines()[0][:200]}") from error
+    if not out.requires_grad:
+        raise InputError("gradients of the network cannot be taken: its outputs do not hang on its weights")
+    return out.float()
+
+
 def classifies(out: Tensor, rows: int) -> bool:
     """Whether these are logits: a row for each input, or for each of its tokens."""
     return out.shape[1] > 1 and len(out) % rows == 0
@@ -53,7 +64,7 @@ def gradients(problem: Problem, names: Sequence[str], *, of: str = "loss", batch
     for images, rows in parts(inputs, batch, limit):
         with torch.enable_grad(), _unfused():
             state, leaves = _leaves(problem, names)
-            out = answers(problem.model, state, images).float()
+            out = _wide_answers(problem, state, images)
             count = len(images[0])
             sign = (torch.randint(2, (count, 1), generator=generator) * 2.0 - 1).expand(count, len(out) // count).reshape(-1)
             if of == "outputs":
@@ -82,10 +93,21 @@ def sides(problem: Problem, names: Sequence[str], axes: Callable[[str], Sequence
     return {n: {axis: g / total for axis, g in by_axis.items()} for n, by_axis in found.items()}
 
 
+def squares(problem: Problem, names: Sequence[str], *, of: str = "loss", limit: int = EXAMPLES) -> dict[str, float]:
+    """E over inputs of g^2, the mean of all values of each weight."""
+    found, total = dict.fromkeys(names, 0.0), 0
+    for grads, count in gradients(problem, names, of=of, limit=limit):
+        total += count
+        for name, grad in grads.items():
+            found[name] += float(grad.double().square().mean())
+    return {name: value / total for name, value in found.items()}
+
+
 def _leaves(problem: Problem, names: Sequence[str]) -> tuple[dict[str, Tensor], list[Tensor]]:
     tensors = problem.tensors
-    leaves = [tensors[n].float().clone().requires_grad_() for n in names]
-    return {**tensors, **dict(zip(names, leaves))}, leaves
+    wide = {n: t.float() if t.is_floating_point() else t for n, t in tensors.items()}
+    leaves = [wide[n].detach().clone().requires_grad_() for n in names]
+    return {**wide, **dict(zip(names, leaves))}, leaves
 
 
 class Hessian:
@@ -106,7 +128,7 @@ class Hessian:
         for images, rows in parts(inputs, self.batch, self.limit):
             with torch.enable_grad(), _unfused(), sdpa_kernel(SDPBackend.MATH):
                 state, leaves = _leaves(self.problem, self.names)
-                out = answers(self.problem.model, state, images).float()
+                out = _wide_answers(self.problem, state, images)
                 share = len(images[0]) / total
                 if labels is not None:
                     loss = F.cross_entropy(out, labels[rows].reshape(-1))
@@ -118,14 +140,14 @@ class Hessian:
                 yield leaves, tuple(torch.zeros_like(w, requires_grad=True) if g is None else g for w, g in zip(leaves, grads))
 
     def traces(self, probes: int) -> dict[str, float]:
-        """Hutchinson: the mean of v^T H v over random signs v, of each weight's own block."""
+        """Hutchinson: the mean of v^T H v over random signs v, of each weight's own block. One weight at a time: what joins the blocks would drown the small ones."""
         found = dict.fromkeys(self.names, 0.0)
         signs = [torch.randint(2, (probes, *self.problem.tensors[n].shape), generator=self.generator) * 2.0 - 1 for n in self.names]
         for leaves, grads in self._graphs():
-            for i in range(probes):
-                products = torch.autograd.grad(sum((g * s[i]).sum() for g, s in zip(grads, signs)), leaves, retain_graph=True, allow_unused=True)
-                for name, s, product in zip(self.names, signs, products):
-                    found[name] += 0.0 if product is None else float((s[i] * product).sum()) / probes
+            for name, leaf, grad, vectors in zip(self.names, leaves, grads, signs):
+                for vector in vectors:
+                    (product,) = torch.autograd.grad((grad * vector).sum(), [leaf], retain_graph=True, allow_unused=True)
+                    found[name] += 0.0 if product is None else float((vector * product).sum()) / probes
         return found
 
     def largest(self, rounds: int) -> dict[str, float]:

@@ -41,7 +41,7 @@ CARD = Card(
 @dataclass(frozen=True)
 class Config:
     curvature: str = "trace"  # 'trace' (V2, V3) or 'eigenvalue' (V1)
-    probes: int = 16  # random vectors of the trace, or rounds of power iteration
+    probes: int = 8  # random vectors of the trace, or rounds of power iteration
     examples: int = 64  # calibration inputs
     solver: str = "auto"  # of planning.allocate: auto, lagrange, dp, milp
     rows: bool = False  # a step for each output channel
@@ -75,7 +75,7 @@ class Hawq:
                 bend = {n: t / matrices[n].numel() for n, t in hessian.traces(config.probes).items()}
             else:
                 bend = hessian.largest(config.probes)
-            least = max(1e-6 * max(bend.values()), 1e-30)  # a saddle's blocks may have none
+            least = max(0.1 * float(np.median([abs(b) for b in bend.values()])), 1e-30)  # a block of a saddle may bend downwards, which is no leave to break it
             forms = {n: grids(w, rows=config.rows) for n, w in matrices.items()}
             errors = {n: [float(np.square(f.values().astype(np.float64) - matrices[n].float().numpy()).sum()) for f in options] for n, options in forms.items()}
             problem.notes["curvature"] = bend
