@@ -53,6 +53,7 @@ class Config:
     steps: int = 150  # of Adam, for each layer; 0: k-means
     lr: float = 0.03  # in mean distances between entries
     proximal: bool = True  # assignments move to neighbours only
+    trade: float = 1.0  # of the price on bits that the first codebooks were fitted at: what it has in the loss
     repair: float = 0.5  # how much of the prefix's errors a layer tries to undo, 0 to 1
     damping: float = 0.01  # added to the diagonal of H, as a share of its mean
     settled: bool = True  # means and deviations of channels are put right, by biases and norms
@@ -72,7 +73,8 @@ class JLCM:
     def represent(self, problem: Problem, bits: float) -> Mapping[str, Form]:
         inputs = problem.needed("jlcm")
         books = Books({name: w.float() for name, w in problem.matrices.items()}, self.config)
-        visitor = Joint(self.config, problem, {name: books.start(name, books.price(bits)) for name in problem.matrices})
+        price = books.price(bits)
+        visitor = Joint(self.config, problem, price, {name: books.start(name, price) for name in problem.matrices})
         lockstep(problem.model, inputs, visitor)
         rest = {name: first.form() for name, first in visitor.first.items() if name not in visitor.forms}
         return {**visitor.forms, **rest}
@@ -110,9 +112,9 @@ class Books:
 class Joint(Settle):
     """Learns each layer's codebooks and assignments when the pass reaches it. `first`: k-means, by weight."""
 
-    def __init__(self, config: Config, problem: Problem, first: Mapping[str, CodebookWeights]) -> None:
+    def __init__(self, config: Config, problem: Problem, price: float, first: Mapping[str, CodebookWeights]) -> None:
         super().__init__({}, first.keys(), vector_bits=config.vector_bits, correct=config.settled)
-        self.config, self.problem, self.first = config, problem, first
+        self.config, self.problem, self.first, self.price = config, problem, first, price * config.trade
         self.generator = problem.generator()
 
     def enter(self, layer: Layer, state: dict[str, Tensor]) -> None:
@@ -127,7 +129,7 @@ class Joint(Settle):
         self.put(name, self.first[name].form(), state)
 
     def learn(self, weights: CodebookWeights, layer: Layer, hessian: Tensor, shift: Tensor) -> None:
-        """Moves entries and assignments to the least error of the layer's output that comes by."""
+        """Moves entries and assignments to the least error of the layer's output, with bits at their price, that comes by."""
         config, eye = self.config, torch.eye(hessian.shape[-1], dtype=hessian.dtype)
         mean = hessian.diagonal(dim1=-2, dim2=-1).mean(-1)[:, None, None].clamp(min=1e-12)
         stiff = hessian + config.damping * mean * eye
@@ -143,7 +145,7 @@ class Joint(Settle):
         best, least = (weights.books.detach().clone(), weights.index()), float("inf")
         for step in range(config.steps + 1):
             error = matrix(weights.decoded(), layer) - wanted
-            loss = (error @ stiff * error).sum()
+            loss = (error @ stiff * error).sum() + self.price * weights.bits()
             if float(loss.detach()) < least:
                 best, least = (weights.books.detach().clone(), weights.index()), float(loss.detach())
             if step == config.steps:
