@@ -15,7 +15,7 @@ from tensorpress.systems.weights.sap import Config, Sap
 from weight_checks.bench import Bench, Row, say
 
 CLAIM = "over rounds of pruning the PQ index falls and rises again; within half a point of the dense network, pruning by it leaves no more weights than losing 20 % a round (MLP on 14 x 14 MNIST)"
-HIDDEN, SEEDS, INPUTS = 48, 4, 4_000
+HIDDEN, SEEDS, INPUTS = 48, 3, 3_000
 TRAINING = {"epochs": 3.0, "rate": 0.1}
 METHODS = {"PQ index, of all": ({}, 20), "PQ index, of layers": ({"scope": "layer"}, 20), "lottery ticket": ({"share": 0.2}, 20)}  # options and rounds
 KEPT_BITS = 5.0  # of a kept weight in the file, without its place

@@ -8,7 +8,7 @@ from tensorpress import weights
 from weight_checks.bench import Bench, Row, say
 
 CLAIM = "in equal bytes, trained rank pruning is ahead of the direct SVD, and of as much training without it that ends in the SVD (small networks on 14 x 14 MNIST)"
-WIDTH, SEEDS, EPOCHS, INPUTS = 12, 3, 5, 5_000
+WIDTH, SEEDS, EPOCHS, INPUTS = 12, 2, 5, 4_000
 SHARES, VALUE_BITS = (0.5, 0.3), 5.0  # of the dense network's numbers in its factors, and bits that each of them gets
 TRAINING = {"epochs": float(EPOCHS), "rate": 0.02}
 VARIANTS = {
