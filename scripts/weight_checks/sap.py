@@ -8,15 +8,14 @@ import math
 import torch
 from small_networks import Digits, decoded, mean, mlp, nonzero
 
-from tensorpress.blocks.forms import Grid
 from tensorpress.pytorch.pruning import pq_index
-from tensorpress.pytorch.retrain import Schedule, held, rest, retrain
-from tensorpress.pytorch.weight_problem import common_step
+from tensorpress.pytorch.retrain import Schedule, held, retrain
+from tensorpress.pytorch.settled import rounded
 from tensorpress.systems.weights.sap import Config, Sap
 from weight_checks.bench import Bench, Row, say
 
 CLAIM = "over rounds of pruning the PQ index falls and rises again; within half a point of the dense network, pruning by it leaves no more weights than losing 20 % a round (MLP on 14 x 14 MNIST)"
-HIDDEN, SEEDS, INPUTS = 48, 4, 4_000
+HIDDEN, SEEDS, INPUTS = 48, 3, 3_000
 TRAINING = {"epochs": 3.0, "rate": 0.1}
 METHODS = {"PQ index, of all": ({}, 20), "PQ index, of layers": ({"scope": "layer"}, 20), "lottery ticket": ({"share": 0.2}, 20)}  # options and rounds
 KEPT_BITS = 5.0  # of a kept weight in the file, without its place
@@ -34,8 +33,8 @@ def run(bench: Bench) -> tuple[bool, list[Row]]:
                 network = retrain(problem, "check", Schedule(**TRAINING), copy.deepcopy(problem.model), [held(masks)])  # each round from the initialisation
                 weights = {key: p.detach() for key, p in network.named_parameters() if key in masks}
                 left, density = nonzero(network, masks), nonzero(network, masks) / sum(m.numel() for m in masks.values())
-                step = common_step(list(weights.values()), KEPT_BITS * density + (0.0 if density >= 1 else -density * math.log2(density) - (1 - density) * math.log2(1 - density)))
-                nbytes, small = decoded(problem, rest(problem, network, {key: Grid.nearest(w.numpy(), step) for key, w in weights.items()}))
+                places = 0.0 if density >= 1 else -density * math.log2(density) - (1 - density) * math.log2(1 - density)
+                nbytes, small = decoded(problem, rounded(problem, network, places + KEPT_BITS * density))
                 row = {"seed": seed, "method": name, "round": number, "pq_index": pq_index(torch.cat([w[masks[k]] for k, w in weights.items()])), "nonzero": left}
                 curve.append(row | {"top1": digits.top1(network), "nbytes": nbytes, "top1_file": digits.top1(small)})
                 masks = method.pruned(weights, masks, left)

@@ -1,7 +1,7 @@
 """Gradual magnitude pruning: sparsity rises along a cubic while the network trains, so that it has time to make up for each loss.
 
     train step ─► every few steps: sparsity s(t) ─► mask of the largest weights ─► weights x mask ─► train step …
-                                s(t) = s_f + (s_i - s_f)(1 - (t - t0) / n)^3            └─► last: survivors on a grid
+                                s(t) = s_f + (s_i - s_f)(1 - (t - t0) / n)^3     └─► last: survivors on a grid, with error feedback
 
 Training runs once for a problem: further calls only move the step of the grid, unless they ask for another density by more than `near`.
 
@@ -16,13 +16,14 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from tensorpress.blocks.forms import Form, Grid
+from tensorpress.blocks.forms import Form
 from tensorpress.core.card import Card
 from tensorpress.core.errors import InputError
 from tensorpress.pytorch.fit import Moment, at, every, gradual
 from tensorpress.pytorch.pruning import by_magnitude, density_at
-from tensorpress.pytorch.retrain import Once, Schedule, held, rest, retrain
-from tensorpress.pytorch.weight_problem import Problem, common_step
+from tensorpress.pytorch.retrain import Once, Schedule, held, retrain
+from tensorpress.pytorch.settled import rounded
+from tensorpress.pytorch.weight_problem import Problem
 
 CARD = Card(
     id="gradual_pruning",
@@ -70,10 +71,9 @@ class GradualPruning:
         config = self.config
         density = config.density or density_at(bits, config.value_bits)
         trained = self._once(problem, density, lambda: self.train(problem, density), config.near)
-        weights = {name: p.detach() for name, p in trained.named_parameters() if name in problem.matrices}
-        step = common_step(list(weights.values()), bits)
-        problem.notes["density"] = sum(int(w.count_nonzero()) for w in weights.values()) / max(sum(w.numel() for w in weights.values()), 1)
-        return rest(problem, trained, {name: Grid.nearest(w.float().numpy(), step) for name, w in weights.items()})
+        weights = [p for name, p in trained.named_parameters() if name in problem.matrices]
+        problem.notes["density"] = sum(int(w.count_nonzero()) for w in weights) / max(sum(w.numel() for w in weights), 1)
+        return rounded(problem, trained, bits)
 
     def train(self, problem: Problem, density: float) -> nn.Module:
         """The network with a share `density` of its matrices' values, the rest 0."""

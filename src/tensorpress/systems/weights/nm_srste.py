@@ -19,13 +19,14 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from tensorpress.blocks.forms import Form, Grid
+from tensorpress.blocks.forms import Form
 from tensorpress.core.card import Card
 from tensorpress.core.errors import InputError
 from tensorpress.pytorch.fit import Moment, every
 from tensorpress.pytorch.parametrize import Floats, Mask, attach, attached, n_of_m, remove
-from tensorpress.pytorch.retrain import Once, Schedule, rest, retrain, untied
-from tensorpress.pytorch.weight_problem import Problem, common_step
+from tensorpress.pytorch.retrain import Once, Schedule, retrain, untied
+from tensorpress.pytorch.settled import rounded
+from tensorpress.pytorch.weight_problem import Problem
 
 CARD = Card(
     id="nm_srste",
@@ -68,9 +69,7 @@ class NmSrste:
 
     def represent(self, problem: Problem, bits: float) -> Mapping[str, Form]:
         trained = self._once(problem, 1.0, lambda: self.train(problem))
-        weights = {name: p.detach() for name, p in trained.named_parameters() if name in problem.matrices}
-        step = common_step(list(weights.values()), bits)
-        return rest(problem, trained, {name: Grid.nearest(w.float().numpy(), step) for name, w in weights.items()})
+        return rounded(problem, trained, bits)
 
     def train(self, problem: Problem) -> nn.Module:
         """The network with at most n of every m weights of its matrices, the rest 0. Notes: `sad`, and `density`."""

@@ -20,12 +20,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from tensorpress.blocks.forms import Form, Grid
+from tensorpress.blocks.forms import Form
 from tensorpress.core.card import Card
 from tensorpress.core.errors import InputError
 from tensorpress.pytorch.pruning import density_at, largest, pq_index, pq_kept
-from tensorpress.pytorch.retrain import Once, Schedule, held, rest, retrain
-from tensorpress.pytorch.weight_problem import Problem, common_step
+from tensorpress.pytorch.retrain import Once, Schedule, held, retrain
+from tensorpress.pytorch.settled import rounded
+from tensorpress.pytorch.weight_problem import Problem
 
 CARD = Card(
     id="sap",
@@ -79,9 +80,7 @@ class Sap:
     def represent(self, problem: Problem, bits: float) -> Mapping[str, Form]:
         density = self.config.density or density_at(bits, self.config.value_bits)
         trained = self._once(problem, density, lambda: self.train(problem, density), self.config.near)
-        weights = {name: p.detach() for name, p in trained.named_parameters() if name in problem.matrices}
-        step = common_step(list(weights.values()), bits)
-        return rest(problem, trained, {name: Grid.nearest(w.float().numpy(), step) for name, w in weights.items()})
+        return rounded(problem, trained, bits)
 
     def train(self, problem: Problem, density: float) -> nn.Module:
         """The network with a share `density` of its matrices' values, or more where the rounds do not suffice. Notes: index and density of each round."""

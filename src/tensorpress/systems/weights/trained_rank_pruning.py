@@ -28,7 +28,8 @@ from tensorpress.blocks.forms import Factors, Form, Grid
 from tensorpress.core.card import Card
 from tensorpress.core.errors import InputError
 from tensorpress.pytorch.fit import Moment, at, every
-from tensorpress.pytorch.retrain import Once, Schedule, rest, retrain
+from tensorpress.pytorch.retrain import Once, Schedule, retrain
+from tensorpress.pytorch.settled import settled
 from tensorpress.pytorch.truncation import LAYOUTS, Split, common_energy, cost, equation, fold, unfold
 from tensorpress.pytorch.weight_problem import Problem, entropy, solve
 
@@ -89,7 +90,7 @@ class TrainedRankPruning:
             return sum(entropy(g.levels) for g in grids if isinstance(g, Grid)) / max(values, 1)
 
         top = max((float(w.abs().max()) for w in weights.values()), default=1.0) or 1.0
-        return rest(problem, trained, forms(solve(measure, bits, top * 2.0**-12, 16 * top, 24)))
+        return settled(problem, trained, forms(solve(measure, bits, top * 2.0**-12, 16 * top, 24)))
 
     def parts(self, weight: Tensor) -> Split | None:
         """The SVD of what is of low rank enough to be stored as factors."""
