@@ -224,7 +224,7 @@ def goals(name: str, mine: Sequence[Row], rows: Sequence[Row]) -> list[dict[str,
         for share in SHARES:
             percent = plain[setting]["percent_of_nncodec"] if setting in plain else None
             goal = f"at most {100 * share:g} % of NNCodec's {plain[setting]['nbytes']:,} B ({setting}, no data) at no less agreement and no more KL" if setting in plain else f"NNCodec at {setting}"
-            found.append({"network": name, "goal": goal, "measured": "none found" if percent is None else f"{percent:.1f} %", "met": percent is not None and percent <= 100 * share})
+            found.append({"network": name, "goal": goal, "measured": "none found" if percent is None else f"{percent:.2f} %", "met": percent is not None and percent <= 100 * share})
     return found
 
 
