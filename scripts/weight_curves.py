@@ -153,17 +153,19 @@ class Ours:
             raise InputError("results/weights/curves.json holds no rows of this network: run the part `curves` first")
         rows = []
         for other in sorted(theirs, key=lambda row: row["nbytes"]):
+            seconds = clock()
             if other["method"] == "nncodec" and other["setting"] in REFINED.get(self.name, ()):
                 self.refine(mine, other)
             best = smallest(mine, other)
-            rows.append(beside(self.name, other, best))
+            rows.append({**beside(self.name, other, best), "seconds": seconds()})
             say(f"  {other['method']} {other['setting']}: {other['nbytes']:,} B; ours " + (f"{best['nbytes']:,} B, {100 * best['nbytes'] / other['nbytes']:.1f} %" if best else "none"))
         path = ROWS / "against.json"
+        before = weight_judge.read(path)
         weight_judge.write(path, command("against"), rows, [], lambda r: r["network"] == self.name)
         document = weight_judge.read(path)
         tried = {row["nbytes"]: row for row in mine}
-        document["goals"] = [goal for goal in document.get("goals", []) if goal["network"] != self.name] + goals(self.name, list(tried.values()), rows)
-        document["files_tried"] = {**document.get("files_tried", {}), self.name: len(tried)}
+        document["goals"] = [goal for goal in before.get("goals", []) if goal["network"] != self.name] + goals(self.name, list(tried.values()), rows)
+        document["files_tried"] = {**before.get("files_tried", {}), self.name: len(tried)}
         write_atomically(path, (json.dumps(document, indent=1) + "\n").encode())
         for goal in document["goals"]:
             say(f"  {goal['network']}: {goal['goal']}: {goal['measured']}: {'met' if goal['met'] else 'not met'}")
@@ -206,7 +208,7 @@ SHOWN = ("nbytes", "top1", "drop_points", "drop_low", "drop_high", "agreement", 
 def beside(name: str, other: Row, best: Row | None) -> Row:
     row = {"network": name, "method": other["method"], "setting": other["setting"], "data": other["data"], **{key: other[key] for key in SHOWN}}
     ours = {} if best is None else {f"ours_{key}": best[key] for key in (*SHOWN, "setting", "data")}
-    return {**row, **ours, "percent_of_nncodec": None if best is None else 100 * best["nbytes"] / other["nbytes"], "seconds": 0.0}
+    return {**row, **ours, "percent_of_nncodec": None if best is None else 100 * best["nbytes"] / other["nbytes"]}
 
 
 def goals(name: str, mine: Sequence[Row], rows: Sequence[Row]) -> list[dict[str, Any]]:
@@ -224,7 +226,7 @@ def goals(name: str, mine: Sequence[Row], rows: Sequence[Row]) -> list[dict[str,
         for share in SHARES:
             percent = plain[setting]["percent_of_nncodec"] if setting in plain else None
             goal = f"at most {100 * share:g} % of NNCodec's {plain[setting]['nbytes']:,} B ({setting}, no data) at no less agreement and no more KL" if setting in plain else f"NNCodec at {setting}"
-            found.append({"network": name, "goal": goal, "measured": "none found" if percent is None else f"{percent:.1f} %", "met": percent is not None and percent <= 100 * share})
+            found.append({"network": name, "goal": goal, "measured": "none found" if percent is None else f"{percent:.2f} %", "met": percent is not None and percent <= 100 * share})
     return found
 
 
