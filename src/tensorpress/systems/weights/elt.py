@@ -47,7 +47,7 @@ class Config:
     transform: str = "elt"  # elt, klt or none
     sensitivity: str = "outputs"  # of these, or of the loss (labels are drawn from the network's answers where none are given)
     always: bool = False  # transforms every layer, whether it pays or not
-    damping: float = 1.0  # added to the diagonal of G, as a share of its mean; the paper has none, which is worse at 2 bits and below
+    damping: float = 1e-3  # added to the diagonal of G, as a share of its mean
     examples: int = 256  # calibration inputs whose gradients are taken
     longest: int = 1024  # values of a vector; longer axes are not transformed
     correct: bool = True  # means and deviations of channels, in biases and BN statistics
