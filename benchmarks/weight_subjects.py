@@ -23,6 +23,7 @@ from tensorpress.pytorch.networks import NETWORKS
 
 CIFAR_CALIBRATION = 1024  # images
 CIFAR_UNLABELLED = 2000
+CIFAR_TRAINING = 8000  # the most that a system may train on: none of those that are judged
 PICTURES = 128, 200  # for calibration, to be judged on
 WINDOWS = 256, 400  # for calibration; to be judged on, twice
 
@@ -120,6 +121,16 @@ def _cifar(data: Path, name: str) -> Inputs:
     train, test = open_pictures(data / "cifar10" / "train_10k.npz"), open_pictures(data / "cifar10" / "test_500.npz")
     calibration, last = train[:CIFAR_CALIBRATION], train[len(train) - CIFAR_UNLABELLED :]
     return Inputs(_tensor(calibration, name), _labels(calibration), _tensor(test, name), _labels(test), _tensor(last, name))
+
+
+def cifar_training(name: str, data: Path, count: int) -> tuple[Tensor, Tensor]:
+    """The first `count` training images of a CIFAR network, and their labels. InputError for more than may be trained on."""
+    from tensorpress.pytorch.pictures import open_pictures
+
+    if not 0 < count <= CIFAR_TRAINING:
+        raise InputError(f"{count} images to train on: 1 to {CIFAR_TRAINING}, the rest is judged")
+    found = open_pictures(data / "cifar10" / "train_10k.npz")[:count]
+    return _tensor(found, name), _labels(found)
 
 
 def _pictures(data: Path, name: str) -> Inputs:

@@ -41,7 +41,7 @@ LOCK = threading.Lock()
 LIMITS = ["-timeout=20", "-rss_limit_mb=3000", "-malloc_limit_mb=512", "-print_final_stats=1"]
 # the sources whose coverage a target answers for
 SOURCES = {
-    "adaptive": ["adaptive.cpp", "adaptive_small.cpp", "adaptive_fast.cpp"],
+    "adaptive": ["adaptive.cpp", "adaptive_small.cpp", "adaptive_fast.cpp", "adaptive_fast_body.cpp"],
     "zero_bitmap": ["zero_bitmap.cpp", "zero_bitmap_body.cpp"],
     "cells": ["cells.cpp", "cells_body.cpp"],
     "cell_modes": ["cells.cpp"],

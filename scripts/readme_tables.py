@@ -174,7 +174,7 @@ def rows_of(found: re.Match[str]) -> str:
 def golden() -> str:
     """How many golden files there are, by version of the format, form, and release that wrote them first."""
     counts: dict[tuple[str, ...], list[int]] = {}
-    forms = {".tp": "self-contained stream", ".tpp": "plan", ".tpb": "bundle", ".tpf": "plan-bound stream"}
+    forms = {".tp": "self-contained stream", ".tpp": "plan", ".tpb": "bundle", ".tpf": "plan-bound stream", ".tpw": "file of weights"}
     for manifest in sorted((ROOT / "tests" / "golden" / "streams").glob("v*/MANIFEST.json")):
         for name, row in json.loads(manifest.read_text()).items():
             count = counts.setdefault((manifest.parent.name, forms[Path(name).suffix], row["released"] or "not released"), [0, 0])
@@ -188,12 +188,18 @@ def recovered() -> str:
     return f"With `recover`, {found['streams']:,} streams with one changed byte behind their header came back: {100 * found['intact'] / found['values']:.1f} % of their values were given as intact, and all of those were right."
 
 
+def checks() -> str:
+    """Of each weight system what was checked of its paper's claim, and whether it showed."""
+    found = {path.stem: json.loads(path.read_text()) for path in sorted((ROOT / "results" / "weights" / "checks").glob("*.json"))}
+    return table(["system", "what was checked", "its direction shows"], [[f"`{name}`", row["claim"], cell(row["direction_shown"])] for name, row in found.items()])
+
+
 ROWS = re.compile(r"(?P<begin><!-- rows:begin (?P<file>\S+) (?P<columns>[^>]*?) -->\n).*?(?P<end><!-- rows:end -->)", re.S)
 
 
 def main() -> None:
     makers = {"results": results, "parts": parts, "speed": speed, "goals": goals, "board": board, "ablations": lambda: board(ablations=True)}
-    makers |= {"golden": golden, "recovered": recovered}
+    makers |= {"golden": golden, "recovered": recovered, "checks": checks}
     for document in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
         old = text = document.read_text()
         for name, make in makers.items():

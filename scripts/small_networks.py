@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +15,7 @@ from torch import nn
 from tensorpress import weights
 from tensorpress.blocks.forms import Form
 from tensorpress.core.errors import InputError
-from tensorpress.pytorch.retrain import Nothing, Schedule, retrain
+from tensorpress.pytorch.retrain import Schedule, retrain
 from tensorpress.pytorch.weight_problem import Method, Problem
 
 TRAINED = 10_000  # images; the rest of the file is judged
@@ -39,7 +40,7 @@ class Digits:
 
     def learned(self, network: nn.Module, epochs: float, seed: int, rate: float = 0.05) -> nn.Module:
         """The network after `epochs` on the labels: SGD with momentum, a cosine."""
-        return retrain(self.problem(network, seed), "training", Schedule(epochs=epochs, rate=rate, decay=1e-4), Nothing())
+        return retrain(self.problem(network, seed), "training", Schedule(epochs=epochs, rate=rate, decay=1e-4), copy.deepcopy(network))
 
     @torch.no_grad()
     def top1(self, network: nn.Module) -> float:

@@ -1,11 +1,12 @@
 """Rate-distortion rows of our weight files, the row against NNCodec, and the README's figure.
 
-    python scripts/weight_curves.py curves [--networks resnet20 …] [--recipes ID …]    results/weights/curves.json (the default recipe), systems.json (others)
-    python scripts/weight_curves.py against [--networks resnet20 resnet56]             results/weights/against.json, from anchors.json and our own search
-    python scripts/weight_curves.py figure                                             docs/weights-resnet20.svg, from committed rows alone
+    python scripts/weight_curves.py curves [--networks resnet20 …]               results/weights/curves.json
+    python scripts/weight_curves.py against [--networks resnet20 resnet56]       results/weights/against.json, from anchors.json, curves.json and some more files
+    python scripts/weight_curves.py figure                                       docs/weights-resnet20.svg, from committed rows alone
 
-Needs TENSORPRESS_DATA but for `figure`. Networks, inputs and the keys of a row are those of benchmarks/weight_anchors.py. A point is one pass of a recipe at a target of
-bits for each weight; its bytes are those of the whole file, decoded again and judged. `budgets` are met by `weights.compress`, as users call it.
+Needs TENSORPRESS_DATA but for `figure`. Networks, inputs and the keys of a row are those of benchmarks/weight_anchors.py; rows of other weight systems than the default are
+scripts/weight_systems.py's. A point is one pass at a target of bits for each weight; its bytes are those of the whole file, decoded again and judged. `budget` rows are
+what `weights.compress` makes, as users call it.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -32,7 +34,6 @@ from weight_judge import ROWS, Judge, clock, folder  # noqa: E402
 from weight_subjects import SUBJECTS  # noqa: E402
 
 from tensorpress import weights  # noqa: E402
-from tensorpress.core import registry  # noqa: E402
 from tensorpress.core.atomic import write_atomically  # noqa: E402
 from tensorpress.core.errors import InputError  # noqa: E402
 from tensorpress.pytorch.weight_problem import Problem  # noqa: E402
@@ -40,14 +41,14 @@ from tensorpress.pytorch.weight_problem import Problem  # noqa: E402
 Row = dict[str, Any]
 FINE = (0.6, 0.8, 1.0, 1.2, 1.4, 1.6, 1.8, 2.0, 2.3, 2.6, 3.0, 3.5, 4.0, 5.0, 6.5)  # coded bits for each weight
 BITS: Mapping[str, Sequence[float]] = {
-    "resnet20": FINE, "resnet56": (0.8, 1.0, 1.1, 1.2, 1.4, 1.7, 2.0, 3.0, 4.0, 6.5), "squeezenet1_1": (2.0, 3.0, 4.0, 5.0, 6.5),
-    "mobilenet_v2": (2.5, 3.0, 4.0, 5.0, 6.5), "characters": (1.5, 2.0, 2.5, 3.0, 4.0, 6.5),
+    "resnet20": FINE, "resnet56": (1.0, 1.2, 1.4, 1.7, 2.2, 3.0, 6.5), "squeezenet1_1": (2.0, 3.0, 4.0, 6.5),
+    "mobilenet_v2": (3.0, 4.0, 5.0, 6.5), "characters": (1.5, 2.0, 2.5, 3.0, 4.0, 6.5),
 }  # fmt: skip
-OTHER_BITS = (1.0, 1.5, 2.0, 3.0, 4.0)  # of recipes but the default
-CALIBRATION = {"resnet20": 1024, "resnet56": 512, "squeezenet1_1": 64, "mobilenet_v2": 64, "characters": 128}  # inputs
+CALIBRATION = {"resnet20": 1024, "resnet56": 256, "squeezenet1_1": 64, "mobilenet_v2": 64, "characters": 128}  # inputs
 BUDGETS: Mapping[str, Sequence[str]] = {"resnet20": ("62kB", "50kB")}
 SHARES = (0.55, 0.45)  # of NNCodec's bytes on ResNet-56, at these settings: wanted, hoped for
 PUBLISHED = ("qp -20", "qp -24")
+REFINED = {"resnet20": ("qp -22",), "resnet56": PUBLISHED}  # points of NNCodec without tools that goals speak of
 FIGURE = ROOT / "docs" / "weights-resnet20.svg"
 
 
@@ -65,9 +66,8 @@ def arguments() -> argparse.Namespace:
         part.add_argument("--calibration", type=int, metavar="N", help="inputs to calibrate on (by network: " + ", ".join(f"{k} {v}" for k, v in CALIBRATION.items()) + ")")
         part.add_argument("--seed", type=int, default=0)
         if name == "against":
-            part.add_argument("--tries", type=int, default=3, help="files tried between two points of the curve, for each point of NNCodec without tools (3)")
+            part.add_argument("--tries", type=int, default=2, help="files tried between two points of the curve, for each point of NNCodec that goals speak of (2)")
         if name == "curves":
-            part.add_argument("--recipes", nargs="+", default=[weights.DEFAULT], metavar="ID", help="weight systems (tensorpress codecs lists them)")
             part.add_argument("--no-budgets", action="store_true", help="leave out what weights.compress makes of budgets")
     return parser.parse_args()
 
@@ -104,49 +104,41 @@ class Ours:
         if self.options.part == "against":
             self.against()
             return
-        for recipe in self.options.recipes:
-            weights.build(recipe)  # an unknown one is an error, not a row that is left out
-            bits = self.options.bits or (BITS[self.name] if recipe == weights.DEFAULT else OTHER_BITS)
-            path = ROWS / ("curves.json" if recipe == weights.DEFAULT else "systems.json")
-            rows, left_out = [], []
-            wanted = [partial(self.point, recipe, target) for target in bits]
-            if recipe == weights.DEFAULT and not self.options.no_budgets:
-                wanted += [partial(self.budget, text) for text in BUDGETS.get(self.name, ())]
-            for make in wanted:
-                try:
-                    rows.append(make())
-                except InputError as error:
-                    left_out.append({"network": self.name, "method": recipe, "setting": str(make.args[-1]), "error": str(error)})
-                    say(f"  {recipe} at {make.args[-1]}: {error}")
-                weight_judge.write(path, command("curves", path), rows, left_out, lambda r, m=recipe: (r["network"], r["method"]) == (self.name, m))
+        wanted = [partial(self.point, target) for target in self.options.bits or BITS[self.name]]
+        if not self.options.no_budgets:
+            wanted += [partial(self.budget, text) for text in BUDGETS.get(self.name, ())]
+        rows, left_out = [], []
+        for make in wanted:
+            try:
+                rows.append(make())
+            except InputError as error:
+                left_out.append({"network": self.name, "method": weights.DEFAULT, "setting": str(make.args[-1]), "error": str(error)})
+                say(f"  {make.args[-1]}: {error}")
+            weight_judge.write(ROWS / "curves.json", command("curves"), rows, left_out, lambda r: r["network"] == self.name)
 
-    def point(self, recipe: str, target: float) -> Row:
+    def point(self, target: float) -> Row:
         """One pass at a target; the bytes are the file's."""
-        card = registry.card(recipe, "method")
         seconds = clock()
-        labels = self.labels if card.needs == "labels" else None
-        problem = Problem(self.network, self.inputs if card.needs else None, labels, self.options.seed)
-        forms = weights.build(recipe).represent(problem, target)
-        file, left = weights.assemble(self.network, forms, {"recipe": recipe})
+        problem = Problem(self.network, self.inputs, None, self.options.seed)
+        forms = weights.build().represent(problem, target)
+        file, left = weights.assemble(self.network, forms, {"recipe": weights.DEFAULT})
         made = weights.Compressed(file.to_bytes(), self.network, self.judge.raw_nbytes, self.judge.parameters, left)
-        return self.row(made, recipe, f"{target:g} bits", seconds(), bits=target)
+        return self.row(made, f"{target:g} bits", seconds(), bits=target)
 
     def budget(self, text: str) -> Row:
         seconds = clock()
         made = weights.compress(self.network, calib=self.inputs, budget=text, seed=self.options.seed)
-        return self.row(made, weights.DEFAULT, f"budget {text}", seconds(), passes=len(made.tried))
+        return self.row(made, f"budget {text}", seconds(), passes=len(made.tried))
 
-    def row(self, made: weights.Compressed, recipe: str, setting: str, compress_seconds: float, **facts: Any) -> Row:
-        card = registry.card(recipe, "method")
-        seen = {"": "none", "inputs": "calibration inputs without labels", "labels": "labelled calibration inputs"}[card.needs]
+    def row(self, made: weights.Compressed, setting: str, compress_seconds: float, **facts: Any) -> Row:
         seconds = clock()
         network: nn.Module = made.model()
         decode_seconds = seconds()
-        facts |= {"method": recipe, "setting": setting, "data": f"{len(self.inputs)} {seen}" if card.needs else seen, "retrained": card.retrains}
+        facts |= {"method": weights.DEFAULT, "setting": setting, "data": f"{len(self.inputs)} calibration inputs without labels", "retrained": False}
         row = self.judge.row(network, made.nbytes, **facts, compress_seconds=compress_seconds, decode_seconds=decode_seconds)
         row["seconds"] = round(compress_seconds + seconds(), 2)
         bits = f"  {row['bits_per_character']:.4f} bits per character" if "bits_per_character" in row else ""
-        say(f"  {recipe:16s} {setting:14s} {made.nbytes:>9,} B  {row['percent_of_fp32']:5.2f} %  agreement {row['agreement']:.4f}  KL {row['kl_unlabelled']:.5f}  {compress_seconds:.0f} s{bits}")
+        say(f"  {setting:14s} {made.nbytes:>9,} B  {row['percent_of_fp32']:5.2f} %  agreement {row['agreement']:.4f}  KL {row['kl_unlabelled']:.5f}  {compress_seconds:.0f} s{bits}")
         return row
 
     # --- the row against NNCodec -------------------------------------------------------------------------------------------
@@ -156,18 +148,18 @@ class Ours:
         theirs = [row for row in weight_judge.read(ROWS / "anchors.json")["rows"] if row["network"] == self.name and row["method"].startswith("nncodec")]
         if not theirs:
             raise InputError("results/weights/anchors.json holds no NNCodec rows of this network: run benchmarks/weight_anchors.py first")
-        mine = [row for row in weight_judge.read(ROWS / "curves.json")["rows"] if row["network"] == self.name and row["method"] == weights.DEFAULT and "bits" in row]
+        mine = [row for row in weight_judge.read(ROWS / "curves.json")["rows"] if row["network"] == self.name and row["method"] == weights.DEFAULT]
         if not mine:
             raise InputError("results/weights/curves.json holds no rows of this network: run the part `curves` first")
         rows = []
         for other in sorted(theirs, key=lambda row: row["nbytes"]):
-            if other["method"] == "nncodec":
+            if other["method"] == "nncodec" and other["setting"] in REFINED.get(self.name, ()):
                 self.refine(mine, other)
             best = smallest(mine, other)
             rows.append(beside(self.name, other, best))
             say(f"  {other['method']} {other['setting']}: {other['nbytes']:,} B; ours " + (f"{best['nbytes']:,} B, {100 * best['nbytes'] / other['nbytes']:.1f} %" if best else "none"))
         path = ROWS / "against.json"
-        weight_judge.write(path, command("against", path), rows, [], lambda r: r["network"] == self.name)
+        weight_judge.write(path, command("against"), rows, [], lambda r: r["network"] == self.name)
         document = weight_judge.read(path)
         tried = {row["nbytes"]: row for row in mine}
         document["goals"] = [goal for goal in document.get("goals", []) if goal["network"] != self.name] + goals(self.name, list(tried.values()), rows)
@@ -177,14 +169,27 @@ class Ours:
             say(f"  {goal['network']}: {goal['goal']}: {goal['measured']}: {'met' if goal['met'] else 'not met'}")
 
     def refine(self, mine: list[Row], other: Row) -> None:
-        """Files between the smallest that is good enough and the next smaller one, halving in ratio; agreement is noisy, so larger failures are no bound."""
+        """Files between the smallest that is good enough and the largest smaller one that is not: where its KL would be theirs, or half way where agreement fails."""
         for _ in range(self.options.tries):
             best = smallest(mine, other)
-            below = [row["bits"] for row in mine if not better(row, other) and (best is None or row["bits"] < best["bits"])]
-            low, high = max(below, default=FINE[0] / 2), best["bits"] if best else 8.0
-            if high / low < 1.01:
+            below = max((row for row in mine if best is not None and not better(row, other) and row["nbytes"] < best["nbytes"]), key=lambda row: row["nbytes"], default=None)
+            if best is None or below is None or best["nbytes"] / below["nbytes"] < 1.003:
                 return
-            mine.append(self.point(weights.DEFAULT, round(math.sqrt(low * high), 4)))
+            mine.append(self.point(target_of(mine, between(below, best, other["kl_unlabelled"]))))
+
+
+def between(below: Row, best: Row, kl: float) -> float:
+    """Bytes at which the KL would be 3 % under `kl`, both on logarithmic axes; half way where it is agreement that `below` lacks."""
+    share = 0.5
+    if below["kl_unlabelled"] > kl and below["kl_unlabelled"] > best["kl_unlabelled"] > 0:
+        share = min(max(math.log(below["kl_unlabelled"] / (0.97 * kl)) / math.log(below["kl_unlabelled"] / best["kl_unlabelled"]), 0.02), 0.98)
+    return float(below["nbytes"] * (best["nbytes"] / below["nbytes"]) ** share)
+
+
+def target_of(mine: Sequence[Row], nbytes: float) -> float:
+    """The target of bits at which a file would have about so many bytes, between those that were tried."""
+    known = sorted((row["nbytes"], row["bits"]) for row in mine if "bits" in row)
+    return round(float(np.interp(nbytes, [n for n, _ in known], [b for _, b in known])), 4)
 
 
 def better(row: Row, other: Row) -> bool:
@@ -209,14 +214,12 @@ def goals(name: str, mine: Sequence[Row], rows: Sequence[Row]) -> list[dict[str,
     found = []
     plain = {row["setting"]: row for row in rows if row["method"] == "nncodec"}
     if name == "resnet20" and "qp -22" in plain:
-        wanted = max(0.95, plain["qp -22"]["agreement"])
-        for limit in (62_000, 50_000):
-            inside = max((row for row in mine if row["nbytes"] <= limit), key=lambda row: row["agreement"], default=None)
-            smallest_good = min((row["nbytes"] for row in mine if row["agreement"] >= wanted), default=None)
-            text = f"best agreement within it {inside['agreement']:.3f} ({inside['nbytes']:,} B)" if inside else "no file within it"
-            goal = f"at most {limit:,} B at {wanted:g} agreement or more on the test images, which is NNCodec's at {plain['qp -22']['nbytes']:,} B"
-            met = inside is not None and inside["agreement"] >= wanted
-            found.append({"network": name, "goal": goal, "measured": f"{text}; smallest file that reaches it {smallest_good:,} B" if smallest_good else text, "met": met})
+        theirs = plain["qp -22"]
+        for limit, wanted, whose in ((62_000, 0.95, ""), (62_000, theirs["agreement"], f", NNCodec's at {theirs['nbytes']:,} B (qp -22, no data)"), (50_000, 0.95, "")):
+            good = min((row for row in mine if row["agreement"] >= wanted), key=lambda row: row["nbytes"], default=None)
+            text = f"{good['nbytes']:,} B is the smallest file that reaches it, at {good['agreement']:.3f} and KL {good['kl_unlabelled']:.4f}" if good else "no file reaches it"
+            goal = f"at most {limit:,} B at an agreement of {wanted:g} or more on the test images{whose}"
+            found.append({"network": name, "goal": goal, "measured": text, "met": good is not None and good["nbytes"] <= limit})
     for setting in PUBLISHED if name == "resnet56" else ():
         for share in SHARES:
             percent = plain[setting]["percent_of_nncodec"] if setting in plain else None
@@ -225,16 +228,13 @@ def goals(name: str, mine: Sequence[Row], rows: Sequence[Row]) -> list[dict[str,
     return found
 
 
-def command(part: str, path: Path) -> str:
-    if path.name == "systems.json":
-        names = sorted({row["method"] for row in weight_judge.read(path)["rows"]})
-        return f"python scripts/weight_curves.py curves --recipes {' '.join(names)}"
+def command(part: str) -> str:
     return f"python scripts/weight_curves.py {part}" + (" --characters build/characters.safetensors" if part == "curves" else "")
 
 
 def everyone(name: str) -> list[Row]:
-    """Committed rows of a network: others' first, then ours."""
-    rows = [row for file in ("anchors", "systems", "curves") for row in weight_judge.read(ROWS / f"{file}.json")["rows"]]
+    """Committed rows of a network. Of the default system those of its curve alone: systems.json has it at fewer calibration images."""
+    rows = [row for file in ("anchors", "systems", "curves") for row in weight_judge.read(ROWS / f"{file}.json")["rows"] if (file, row["method"]) != ("systems", weights.DEFAULT)]
     found = [row for row in rows if row["network"] == name]
     if not found:
         raise InputError(f"no rows of {name} in results/weights: run the parts before")

@@ -33,10 +33,10 @@ def test_example(path):
 
 
 def test_readme_example(tmp_path):
-    block = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
-    assert block
-    run = subprocess.run([sys.executable, "-c", block[1]], capture_output=True, text=True, cwd=tmp_path, timeout=120)
-    assert run.returncode == 0 and "x [" in run.stdout, run.stderr
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    assert len(blocks) == 2
+    run = subprocess.run([sys.executable, "-c", "\n".join(blocks)], capture_output=True, text=True, cwd=tmp_path, timeout=120)
+    assert run.returncode == 0 and "x [" in run.stdout and "705572" in run.stdout, run.stderr
 
 
 def test_readme_tables_are_those_of_the_rows():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 
 from tensorpress import weights_stream as stream
 from tensorpress.blocks.forms import Grid, Plain
+from tensorpress.core.binary import canonical_json, varint
 from tensorpress.core.container import WEIGHTS, Container
 from tensorpress.core.errors import InputError, StreamError
 from tensorpress.planning.weight_file import DTYPES, Parts, Tensor, WeightReader
@@ -80,7 +82,7 @@ def test_the_library_reads_what_is_written_and_the_other_way_round(tmp_path):
 def test_the_reader_of_whole_files_gives_the_same(tmp_path, monkeypatch):
     monkeypatch.setattr(stream, "SLAB", 1000)
     source = write(tmp_path / "m.safetensors", every_type())
-    for options in ({}, {"bits": 3.0}, {"step_rms": 0.4, "by": "tensor"}):
+    for options in ({}, {"bits": 3.0}, {"step_rms": 0.4, "by": "row"}):
         stream.encode(source, tmp_path / "m.tpw", **options)
         stream.decode(tmp_path / "m.tpw", tmp_path / "o.safetensors")
         whole = WeightReader((tmp_path / "m.tpw").read_bytes()).all()
@@ -99,9 +101,9 @@ def test_files_of_other_systems_are_decoded(tmp_path):
     assert np.array_equal(found["a"][1], found["b"][1]) and np.abs(found["a"][1] - x).max() <= 0.0051 and found["c"][1].tolist() == [0, 1, 2]
 
 
-@pytest.mark.parametrize("slab", [600, 1 << 18])
+@pytest.mark.parametrize(("slab", "by"), [(600, "row"), (600, "tensor"), (1 << 18, "row"), (1 << 18, "tensor")])
 @pytest.mark.parametrize("dtype", ["F32", "F16", "BF16", "F64"])
-def test_errors_are_half_a_step_at_most(tmp_path, monkeypatch, slab, dtype):
+def test_errors_are_half_a_step_at_most(tmp_path, monkeypatch, slab, by, dtype):
     monkeypatch.setattr(stream, "SLAB", slab)
     rows = np.exp(np.random.default_rng(3).uniform(-4, 4, (61, 1, 1)))
     x = normal(61, 20, 9) * rows
@@ -109,13 +111,13 @@ def test_errors_are_half_a_step_at_most(tmp_path, monkeypatch, slab, dtype):
     stored = bfloat16(x.astype(np.float32)) if dtype == "BF16" else x.astype(DTYPES[dtype])
     vector = normal(50, seed=5)
     source = write(tmp_path / "m.safetensors", {"w": (dtype, stored), "v": ("F32", vector)})
-    found = stream.encode(source, tmp_path / "m.tpw", step_rms=0.25)
+    found = stream.encode(source, tmp_path / "m.tpw", step_rms=0.25, by=by)
     assert found.forms == {"slabs" if slab == 600 else "grid": 1, "planes": 1} and not found.kept
     stream.decode(tmp_path / "m.tpw", tmp_path / "o.safetensors")
     after = read(tmp_path / "o.safetensors")
     assert after["w"][0] == dtype and np.array_equal(after["v"][1], vector)
     before, got = (stream.in_float64(v, dtype) for v in (stored, after["w"][1]))
-    rms = np.sqrt(np.square(before).mean(axis=(1, 2), keepdims=True))
+    rms = np.sqrt(np.square(before).mean(axis=(1, 2) if by == "row" else None, keepdims=True))
     rounding = {"F32": 1e-6, "F64": 1e-6, "F16": 2.0**-10, "BF16": 2.0**-7}[dtype]
     assert (np.abs(got - before) <= 0.5 * 0.25 * 2 ** (1 / 64) * rms * 1.0001 + rounding * np.abs(before) + 1e-7).all()
     assert not got[7].any()
@@ -276,6 +278,28 @@ def test_limits_are_kept(tmp_path):
         stream.decode(tmp_path / "m.tpw", "/dev/null")
     with pytest.raises(InputError, match="No such file"):
         stream.encode(tmp_path / "absent", tmp_path / "m.tpw")
+
+
+@pytest.mark.parametrize("form", ["grid", ["slabs", {"rows": (1 << 20) - 1, "form": "grid", "own": {}}], "planes"])
+def test_a_small_file_that_promises_much_is_refused_at_once(tmp_path, form):
+    """The coder could say 2^29 zeros in a few bytes: nobody makes room for them."""
+    index = {"dtypes": ["F32"], "forms": [form], "names": ["w"], "shapes": [[1 << 20, 512]]}
+    packer = zlib.compressobj(9, zlib.DEFLATED, -15)
+    sections = {"index": packer.compress(canonical_json(index)) + packer.flush(), "part/0": varint(1000) + bytes(1000)}
+    (tmp_path / "m.tpw").write_bytes(Container(WEIGHTS, {"parts": [1]}, sections).to_bytes())
+    with pytest.raises(StreamError, match="over the limit"):
+        stream.decode(tmp_path / "m.tpw", tmp_path / "o.safetensors")
+    if form != "planes":  # they are made a piece at a time
+        with pytest.raises(StreamError, match="at once, which is over the limit"):
+            (tmp_path / "m.tpw").write_bytes(Container(WEIGHTS, {"parts": [1]}, {**sections, "part/0": varint(1 << 26) + bytes(1 << 26)}).to_bytes())
+            stream.decode(tmp_path / "m.tpw", tmp_path / "o.safetensors")
+
+
+def test_a_file_of_no_tensors(tmp_path):
+    source = write(tmp_path / "m.safetensors", {}, {"a": "b"})
+    stream.encode(source, tmp_path / "m.tpw", bits=4)
+    assert stream.decode(tmp_path / "m.tpw", tmp_path / "o.safetensors") == (source.stat().st_size, 0)
+    assert (tmp_path / "o.safetensors").read_bytes() == source.read_bytes()
 
 
 # --- memory ----------------------------------------------------------------------------------------------------------------------------------------

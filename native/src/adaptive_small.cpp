@@ -94,29 +94,30 @@ struct Mix {
     const std::size_t columns = shape.columns, taps = shape.taps;
     if (shape.count() == 0) return 0;
     const std::size_t across = kernel_width(taps);
-    // Three rows of values, cut to what is heard, ten of zeros in front and a kernel of them behind.
+    // Three rows of values, if there are so many, cut to what is heard: two kernels and ten zeros in front, a kernel behind. And a row of zeros.
     constexpr std::size_t front = 10;
     const std::size_t width = columns * taps, stride = front + 2 * taps + width + taps;
-    std::vector<std::int16_t> cut(3 * stride);
-    std::int16_t* row[3];
-    for (std::size_t i = 0; i < 3; ++i) row[i] = cut.data() + i * stride + front + 2 * taps;
-    std::vector<std::int64_t> of_column(columns), of_tap(taps), of_place(width), of_row_tap(taps);
+    const std::size_t kept = std::min<std::size_t>(shape.rows, 3);
+    std::vector<std::int16_t> cut((1 + kept) * stride);
+    const auto row = [&](std::size_t r, std::size_t above) { return cut.data() + (above <= r ? 1 + (r - above) % kept : 0) * stride + front + 2 * taps; };
+    const bool many = shape.rows > 1;  // else nothing is asked of columns
+    std::vector<std::int64_t> of_column(many ? columns : 0), of_tap(taps), of_place(many ? width : 0), of_row_tap(taps);
     std::int64_t of_all = 0;
     std::size_t done = 0;
     const auto mean = [](std::int64_t sum, std::int64_t count, std::int64_t prior, std::int64_t weight_of_prior) {
       return (sum * 256 + prior * weight_of_prior) / (count + weight_of_prior);
     };
     for (std::size_t r = 0; r < shape.rows && !stop_asked(); ++r) {
-      std::int16_t* const here = row[r % 3];
-      const std::int16_t *const above = row[(r + 2) % 3], *const higher = row[(r + 1) % 3];
+      std::int16_t* const here = row(r, 0);
+      const std::int16_t *const above = row(r, 1), *const higher = row(r, 2);
       std::memset(here, 0, width * sizeof *here);
       std::fill(of_row_tap.begin(), of_row_tap.end(), 0);
       std::int64_t of_row = 0, last_kernel = 0;
       for (std::size_t c = 0; c < columns; ++c) {
         const auto n = static_cast<std::int64_t>(done), nr = static_cast<std::int64_t>(r), nc = static_cast<std::int64_t>(c), nt = static_cast<std::int64_t>(taps);
-        const std::int64_t all = mean(of_all, n, 128, 4), in_row = mean(of_row, nc * nt, all, 4), in_column = mean(of_column[c], nr * nt, all, 4);
+        const std::int64_t all = mean(of_all, n, 128, 4), in_row = mean(of_row, nc * nt, all, 4), in_column = mean(many ? of_column[c] : 0, nr * nt, all, 4);
         const std::int64_t before = mean(last_kernel, nt, all, 1);
-        const int l_all = octaves.of(all), l_row = octaves.of(in_row), l_column = octaves.of(in_column), l_before = octaves.of(before);
+        const int l_all = octave_of(all), l_row = octave_of(in_row), l_column = octave_of(in_column), l_before = octave_of(before);
         const std::int64_t unit = 16384 / (all + 64);
         std::int64_t of_kernel = 0;
         for (std::size_t t = 0; t < taps; ++t, ++done) {
@@ -129,11 +130,11 @@ struct Mix {
           const int p_next = t + 1 < taps ? x[1 - prior] : 0, q_next = t + 1 < taps ? up[1] : 0;
           const int a = std::abs(left), b = std::abs(over), d = std::abs(beside), mp = std::abs(p), mq = std::abs(q);
           const std::int64_t in_tap = mean(of_tap[t], nr * static_cast<std::int64_t>(columns) + nc, all, 8);
-          const std::int64_t in_place = mean(of_place[c * taps + t], nr, in_column, 4), in_row_tap = mean(of_row_tap[t], nc, in_row, 4);
+          const std::int64_t in_place = mean(many ? of_place[c * taps + t] : 0, nr, in_column, 4), in_row_tap = mean(of_row_tap[t], nc, in_row, 4);
           const std::int64_t in_kernel = mean(of_kernel, static_cast<std::int64_t>(t), in_row, 2);
           const std::int64_t near = (256 * (3 * a + 3 * b + 2 * mp + 2 * mq + d + std::abs(pp) + std::abs(p_next) + std::abs(q_next)) + 4 * all) / 18;
-          const int l_tap = octaves.of(in_tap), l_place = octaves.of(in_place), l_row_tap = octaves.of(in_row_tap);
-          const int l_kernel = half_octave(octaves.of(in_kernel)), l_near = octaves.of(near), h_near = half_octave(l_near);
+          const int l_tap = octave_of(in_tap), l_place = octave_of(in_place), l_row_tap = octave_of(in_row_tap);
+          const int l_kernel = half_octave(octave_of(in_kernel)), l_near = octave_of(near), h_near = half_octave(l_near);
           const int product = half_octave(l_row + l_column + l_tap - 2 * l_all);  // as if rows, columns and taps scaled the values
 
           // which sign is to be expected, from the values around
@@ -192,9 +193,11 @@ struct Mix {
           }
           const auto told = static_cast<int>(std::min<std::uint32_t>(m, heard));
           here[c * taps + t] = static_cast<std::int16_t>(negative ? -told : told);
-          of_kernel += told, of_tap[t] += told, of_place[c * taps + t] += told, of_row_tap[t] += told;
+          of_kernel += told, of_tap[t] += told, of_row_tap[t] += told;
+          if (many) of_place[c * taps + t] += told;
         }
-        of_row += of_kernel, of_column[c] += of_kernel, of_all += of_kernel, last_kernel = of_kernel;
+        if (many) of_column[c] += of_kernel;
+        of_row += of_kernel, of_all += of_kernel, last_kernel = of_kernel;
       }
     }
     return done;

@@ -216,17 +216,20 @@ def demo(
     html: Annotated[Path, typer.Option(help="The page to write.")] = Path("demo-report.html"),
     json_path: Annotated[Path | None, typer.Option("--json", help="Write the result rows.")] = None,
 ) -> None:
-    """Six codecs on a packaged digits network: accuracy, agreement, ratio, and a page. No download; about half a minute."""
+    """Six codecs on a packaged digits network: accuracy, agreement, ratio, and a page; then its weights. No download; about half a minute."""
     need_plotly()
-    from tensorpress.demo.run import run
+    from tensorpress.cli_weights import lost
+    from tensorpress.demo.run import run, weights
 
     with Bar() as bar:
         rows = run(html, command_line(), bar)
+        file = weights(bar)
     from tensorpress.report.terminal import result_table
 
     if json_path is not None:
         write_json(json_path, rows)
     out.print(result_table(rows))
+    out.print(f"weights, {100 * file['nbytes'] / file['raw_nbytes']:.1f} % of {file['raw_nbytes']:,} bytes: {lost(file)}", highlight=False)
     out.print(f"page: {html}")
 
 

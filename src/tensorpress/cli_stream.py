@@ -28,8 +28,8 @@ def encode(
     source: Annotated[Path, typer.Argument(help="A .safetensors file.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The file to write (.tpw).")],
     bits: Annotated[float | None, typer.Option(help="Bits that each weight of a matrix takes on average.")] = None,
-    step_rms: Annotated[float | None, typer.Option(help="The quantiser's step instead, as a share of the root mean square of each row.")] = None,
-    by: Annotated[str, typer.Option(help="With --bits or --step-rms: a step for each 'row' or 'tensor'.")] = "row",
+    step_rms: Annotated[float | None, typer.Option(help="The quantiser's step instead, as a share of the root mean square of each matrix.")] = None,
+    by: Annotated[str, typer.Option(help="With --bits or --step-rms: a step for each 'tensor' or each 'row' of it.")] = "tensor",
     lossless: Annotated[bool, typer.Option("--lossless", help="Every bit comes back (so it does where neither --bits nor --step-rms is given).")] = False,
     json_: Annotated[Path | None, typer.Option("--json", help="Write what was done as JSON.")] = None,
 ) -> None:
@@ -56,16 +56,15 @@ def encode(
 def decode(
     source: Annotated[Path, typer.Argument(help="A .tpw file.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The file to write (.safetensors).")],
-    max_nbytes: Annotated[int | None, typer.Option(help="Refuse files whose tensors take more.", min=0)] = None,
+    max_nbytes: Annotated[int | None, typer.Option(help="Refuse files whose tensors take more (by default 1 GiB or 64 times the file).", min=0)] = None,
     json_: Annotated[Path | None, typer.Option("--json", help="Write what was done as JSON.")] = None,
 ) -> None:
     """Any file of weights back to safetensors, a piece at a time."""
     from tensorpress import weights_stream
 
     began = time.monotonic()
-    limit = weights_stream.MAX_NBYTES if max_nbytes is None else max_nbytes
     with Bar() as bar:
-        nbytes, tensors = weights_stream.decode(source, output, max_nbytes=limit, progress=bar_of(bar))  # type: ignore[arg-type]
+        nbytes, tensors = weights_stream.decode(source, output, max_nbytes=max_nbytes, progress=bar_of(bar))  # type: ignore[arg-type]
     seconds = time.monotonic() - began
     if json_ is not None:
         write_json(json_, {"source": source.name, "nbytes": nbytes, "tensors": tensors, "seconds": seconds})

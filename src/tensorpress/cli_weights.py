@@ -128,10 +128,10 @@ def evaluate(
     row = {**small.row(), **found, "seconds": time.perf_counter() - begun, "layers": small.layers}
     if json_ is not None:
         write_json(json_, row)
-    console.print(facade_line(row), highlight=False)
+    console.print(lost(row), highlight=False)
 
 
-def facade_line(row: dict[str, Any]) -> str:
+def lost(row: dict[str, Any]) -> str:
     top1 = (
         ""
         if row["top1"] is None

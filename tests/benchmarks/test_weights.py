@@ -78,7 +78,21 @@ def test_the_smallest_file_that_is_no_worse_in_either_figure(scripts):
     mine = [row("o", 40, 0.96, 0.02), row("o", 50, 0.94, 0.005), row("o", 60, 0.95, 0.01), row("o", 55, 0.97, 0.009)]
     assert curves.smallest(mine, other)["nbytes"] == 55
     assert curves.smallest(mine[:2], other) is None
+    assert curves.target_of([row("o", 40, 1, 1, bits=1.0), row("o", 80, 1, 1, bits=2.0), row("o", 5, 1, 1)], 60) == 1.5
+    low, high = row("o", 100, 0.9, 0.04), row("o", 400, 0.95, 0.01)
+    assert curves.between(low, high, 0.02 / 0.97) == pytest.approx(200) and curves.between(row("o", 100, 0.9, 0.01), high, 0.02) == 200  # here agreement fails
     assert curves.beside("resnet20", {**dict.fromkeys(curves.SHOWN, 0.0), **other, "data": "none"}, None)["percent_of_nncodec"] is None
+
+
+def test_goals_are_met_by_files_not_by_hopes(scripts):
+    curves = scripts("weight_curves")
+    theirs = [{**row("nncodec", 110_360, 0.964, 0.0127), "setting": "qp -22", "percent_of_nncodec": 55.0}]
+    mine = [row("o", 61_000, 0.966, 0.012), row("o", 49_000, 0.949, 0.03), row("o", 52_000, 0.951, 0.02)]
+    found = curves.goals("resnet20", mine, theirs)
+    assert [goal["met"] for goal in found] == [True, True, False] and found[0]["measured"].startswith("52,000 B")
+    theirs = [{**row("nncodec", 239_694, 0.95, 0.0129), "setting": "qp -20", "percent_of_nncodec": 50.0}]
+    found = curves.goals("resnet56", mine, theirs)
+    assert [goal["met"] for goal in found] == [True, False, False, False]
 
 
 def test_the_picture_is_xml_and_holds_every_row(scripts):

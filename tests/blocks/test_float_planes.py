@@ -7,11 +7,14 @@ import struct
 import numpy as np
 import pytest
 
+from tensorpress.blocks import repeats
 from tensorpress.blocks.float_planes import CHUNK, FloatPlanes
-from tensorpress.blocks.plane_words import Layout
+from tensorpress.blocks.plane_words import Layout, words_of
+from tensorpress.blocks.repeats import LEAST, WIDTHS, repeats_of
 from tensorpress.coding.cost import LARGEST, POINT, entropy_nbytes, logarithms
 from tensorpress.coding.lanes import LaneTables
 from tensorpress.core import registry
+from tensorpress.core.binary import varint
 from tensorpress.core.errors import InputError, StreamError
 from tensorpress.core.payload import DTYPES, MAX_RANK, Reader, Writer
 
@@ -119,6 +122,41 @@ def test_a_chunk_that_is_unlike_the_others_has_its_own_table():
     assert there_and_back(np.concatenate([parts[0], parts[0]]).astype(np.uint8)) < CHUNK // 2 + 400
 
 
+@pytest.mark.parametrize(("width", "dtype"), [(9, "f4"), (8, "f2"), (64, "i8"), (4, "u2"), (25, "f8")])
+def test_vectors_that_repeat_stand_once(width, dtype):
+    rng = np.random.default_rng(width)
+    assert width in WIDTHS
+    book = rng.integers(1, 256, (300, width, np.dtype(dtype).itemsize), np.uint8).view(dtype)[..., 0]
+    x = np.concatenate([book[rng.integers(0, 300, LEAST // width + 400)].reshape(-1), book[0, : width // 2]])
+    assert there_and_back(x) < book.nbytes + 1.1 * LEAST / width * 9.3 / 8 + 1200
+    there_and_back(np.concatenate([x, rng.integers(0, 256, x.nbytes, np.uint8).view(dtype)]))
+
+
+def test_two_vectors_of_one_key_are_not_taken_for_one(monkeypatch):
+    rng = np.random.default_rng(1)
+    x = rng.standard_normal((300, 8)).astype(np.float32)[rng.integers(0, 300, LEAST // 8)].reshape(-1)
+    assert repeats_of(words_of(x)) is not None
+    monkeypatch.setattr(repeats, "_keys", lambda rows: rows[:, 0].astype(np.uint64) % np.uint64(50))
+    assert repeats_of(words_of(x)) is None
+    there_and_back(x)
+
+
+def test_hostile_repeats_are_named():
+    x = np.resize(weights((50, 9)).reshape(-1), LEAST)
+    stripe = stripe_of(registry.build("float_planes").encode_payload(x))
+    assert stripe[0] == 3
+    rng = np.random.default_rng(2)
+    for at in range(0, min(len(stripe), 300), 5):
+        damaged = bytearray(stripe)
+        damaged[at] = rng.integers(256)
+        found = decoded(bytes(damaged), "f4", x.size)
+        assert (not found[0]) == (not found[1])
+    for end in range(0, len(stripe), 31):
+        assert all(decoded(stripe[:end], "f4", x.size))
+    inner = bytes([3, 1, 1]) + varint(len(stripe)) + stripe + stripe
+    assert all("mode 3" in said or "vectors" in said for said in decoded(inner, "f4", x.size))
+
+
 def test_options_and_state_are_checked():
     with pytest.raises(InputError, match="layout"):
         registry.build("float_planes", {"layout": "float8"})
@@ -152,7 +190,7 @@ TABLE = LaneTables.from_counts([1, 1] + [0] * 254, 12).to_bytes()
     ("stripe", "said"),
     [
         (b"", "it has no mode"),
-        (b"\x03", "mode 3 of"),
+        (b"\x04", "mode 4 of"),
         (b"\x02", "mode 2 of float16"),
         (b"\x00abc", "3 bytes of values, not 8"),
         (b"\x00abcdefghi", "9 bytes of values, not 8"),

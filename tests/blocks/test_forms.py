@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tensorpress.blocks.forms import FORMS, Codebook, Factors, Fixed, Grid, Plain, Rounded, Source, Target, step_index, step_of
+from tensorpress.blocks.forms import FORMS, Codebook, Factors, Fixed, Grid, Plain, Rounded, Slabs, Source, Target, step_index, step_of
 from tensorpress.blocks.forms.factors import LENGTHS
 from tensorpress.core.errors import InputError, StreamError
 from tensorpress.planning.weight_file import Tensor, WeightFile, WeightReader, in_dtype
@@ -69,12 +69,13 @@ def test_fixed_factors_are_orthonormal_nearly(kind, length):
 
 
 def test_every_form_is_in_the_golden_file():
-    used = {t.form.id for t in WeightReader(weight_cases.forms()) if t.form is not None}
-    assert used == set(FORMS) - {"slabs", "planes"}, "those two belong to files that are written in pieces"
+    used = [{t.form.id for t in WeightReader(data()) if t.form is not None} for data in (weight_cases.forms, weight_cases.pieces)]
+    assert used[0] | used[1] == set(FORMS)
 
 
-def test_files_give_what_forms_give():
-    data = weight_cases.forms()
+@pytest.mark.parametrize("made", [weight_cases.forms, weight_cases.pieces])
+def test_files_give_what_forms_give(made):
+    data = made()
     reader = WeightReader(data)
     arrays = reader.all()
     for tensor in reader:
@@ -84,6 +85,11 @@ def test_files_give_what_forms_give():
         else:
             assert arrays[tensor.name].shape == tensor.shape
             assert arrays[tensor.name].tobytes() == in_dtype(form.values(), tensor.dtype).tobytes()
+    for part in range(len(reader)):
+        for entry, pieces in reader.pieces(part):
+            if entry.form != "=":
+                found = np.concatenate([np.zeros(0, arrays[entry.name].dtype), *pieces])
+                assert found.tobytes() == arrays[entry.name].tobytes() and found.dtype == arrays[entry.name].dtype
     assert WeightFile(tuple(reader), reader.made).to_bytes() == data
 
 
@@ -105,6 +111,10 @@ def test_small_tensors_share_what_the_coder_learns():
         (lambda: Factors("or,rk->ok", (Grid(np.ones((2, 3)), np.asarray([0])), Grid(np.ones((2, 3)), np.asarray([0])))), "has the lengths 3 and 2"),
         (lambda: Factors("or,rk->oz", (Grid(np.ones((2, 3)), np.asarray([0])), Grid(np.ones((3, 2)), np.asarray([0])))), "no factor has"),
         (lambda: Fixed("dct", 9), "dct"),
+        (lambda: Slabs([]), "not alike"),
+        (lambda: Slabs([Grid(np.ones((2, 3)), np.asarray([0])), Grid(np.ones((3, 3)), np.asarray([0]))]), "not alike"),
+        (lambda: Slabs([Grid(np.ones((2, 3)), np.asarray([0, 1])), Grid(np.ones((1, 3)), np.asarray([0]))]), "not alike"),
+        (lambda: Slabs([Grid(np.ones((2, 3)), np.asarray([0])), Grid(np.ones((2, 4)), np.asarray([0]))]), "rows of several shapes"),
         (lambda: Rounded.nearest(np.asarray([np.inf]), 5), "inf"),
     ],
 )
@@ -133,6 +143,14 @@ def test_products_that_could_lose_a_bit_are_refused():
         ("factors", {"equation": "or,rk->ok", "factors": [[3, 1], [1, 3]]}, (3, 2), "tensor of shape"),
         ("factors", {"equation": "o" * 999, "factors": []}, (3, 2), "no equation"),
         ("factors", {"equation": "or,rk->ok", "factors": [["dct", 6], [6, 2]]}, (3, 2), "no 'dct' of length 6"),
+        ("slabs", {"rows": 0, "form": "grid", "own": {}}, (3, 2), "slabs of 0 rows"),
+        ("slabs", {"rows": 3, "form": "grid", "own": {}}, (3, 2), "slabs of 3 rows"),
+        ("slabs", {"rows": 2, "form": "slabs", "own": {}}, (3, 2), "slabs of the form 'slabs'"),
+        ("slabs", {"rows": 2, "form": "grip", "own": {}}, (3, 2), "slabs of the form 'grip'"),
+        ("slabs", {"rows": 2, "form": "grid", "own": {"rows": True}}, (3, 2), "a step for each row"),
+        ("slabs", {"rows": 2, "form": "grid"}, (3, 2), "parameters"),
+        ("planes", {"bfloat16": True}, (3, 2), "planes of float32"),
+        ("planes", {"bfloat16": 1}, (3, 2), "not of type bool"),
         ("rounded", {"bits": 24}, (3,), "0 to 23"),
         ("plain", {"coded": False}, (3,), "few integers"),
     ],
@@ -149,7 +167,7 @@ def test_hostile_parameters(form, params, shape, reason):
 @given(st.binary(max_size=200), st.sampled_from(sorted(FORMS)), st.sampled_from([(), (0,), (3,), (8, 9), (4, 4, 3, 3)]))
 @settings(max_examples=300, deadline=None)
 def test_any_bytes_end_in_values_or_one_line(data, form, shape):
-    params = {"codebook": {"books": 1, "entries": 4}, "factors": {"equation": "or,rk->ok", "factors": [[8, 2], [2, 9]]}, "rounded": {"bits": 5}}.get(form, {})
+    params = {"codebook": {"books": 1, "entries": 4}, "factors": {"equation": "or,rk->ok", "factors": [[8, 2], [2, 9]]}, "rounded": {"bits": 5}, "slabs": {"rows": 2, "form": "grid", "own": {}}}.get(form, {})
     try:
         found = FORMS[form].read(params, shape, np.dtype("f4"), Source(data))
         assert found.values().shape == shape

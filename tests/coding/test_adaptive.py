@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -12,6 +17,7 @@ TWINS = {"small": adaptive_reference, "fast": adaptive_fast_reference}
 FORMS = pytest.mark.parametrize("form", TWINS)
 LIMITS = np.iinfo(np.int32)
 EDGES = np.array([LIMITS.min, LIMITS.max, 0, 1, -1, 2, 13, 14, 15, -14, 16, 255, 256, -257, 1 << 20, LIMITS.min + 1, 0], np.int32)
+BYTES = ["5172", "addb0fad21b77916", "5221", "14220a49c6aea85b"]  # lengths and digests of what the two forms write
 SHAPES = [(), (1,), (0,), (7,), (3, 0, 5), (0, 4), (4, 3, 3, 3), (16, 7), (3, 2, 5), (6, 2, 7, 7), (300,), (40, 9), (1, 30), (30, 1), (3, 5, 2), (12, 8, 3, 3), (2, 3, 1, 1, 4)]
 
 
@@ -26,6 +32,27 @@ def weights(seed: int) -> list[np.ndarray]:
             values[:, rng.random(values.shape[1]) < 0.2] = 0
         found.append(values)
     return [*found, EDGES, EDGES.reshape(1, -1, 1), np.repeat(EDGES, 9).reshape(-1, 1, 3, 3)]
+
+
+SCRIPT = """
+import hashlib
+from tensorpress.coding import adaptive
+from tests.coding.test_adaptive import whole_numbers
+for form in adaptive.FORMS:
+    data = adaptive.encode(whole_numbers(), form)
+    assert all((a == b).all() for a, b in zip(adaptive.decode(data, [t.shape for t in whole_numbers()]), whole_numbers()))
+    print(len(data), hashlib.sha256(data).hexdigest()[:16])
+"""
+
+
+def whole_numbers() -> list[np.ndarray]:
+    """The same on every machine: no float is in them."""
+    found = []
+    for number, shape in enumerate([(40, 24, 3, 3), (70, 130), (9, 4, 5, 5), (500,), (6, 7, 11)]):
+        bits = np.frombuffer(hashlib.shake_256(bytes([number])).digest(4 * int(np.prod(shape))), np.uint8).reshape(*shape, 4)
+        small = (bits & 1).sum(-1, dtype=np.int32) - 2
+        found.append(small * (1 + (bits[..., 0] >> 7) * (bits[..., 1] >> 2) * (number == 3)))
+    return found
 
 
 def decode(data: bytes, tensors: list[np.ndarray]) -> list[np.ndarray]:
@@ -55,6 +82,12 @@ def test_native_equals_twin(form: str, seed: int) -> None:
     data = adaptive.encode(tensors, form)
     assert TWINS[form].encode(tensors) == data
     assert_equal(TWINS[form].decode(data, [adaptive.view(t.shape) for t in tensors]), tensors)
+
+
+@pytest.mark.parametrize("isa", ["scalar", "avx2", ""])
+def test_the_bytes_are_the_same_on_every_machine(isa: str) -> None:
+    run = subprocess.run([sys.executable, "-c", SCRIPT], env={**os.environ, "TENSORPRESS_ISA": isa}, capture_output=True, text=True, check=True)
+    assert run.stdout.split() == BYTES
 
 
 @FORMS
@@ -205,6 +238,28 @@ def test_a_decoder_that_failed_can_be_asked_again(form: str) -> None:
             decoder.take((4000, 3))
     with pytest.raises(StreamError):
         decoder.done()
+
+
+def test_a_shape_is_refused_that_no_tensor_has() -> None:
+    with pytest.raises(InputError, match="shape"):
+        adaptive.AdaptiveDecoder(adaptive.encode([])).take((-1, -1))
+
+
+@FORMS
+def test_a_vector_takes_little_more_memory_than_its_values(form: str) -> None:
+    """Of a vector no columns are remembered: nothing is below them."""
+    pytest.importorskip("resource")
+    data = adaptive.encode([np.zeros(1 << 22, np.int32)], form)
+    script = f"""
+import resource
+from tensorpress.coding import adaptive
+adaptive.AdaptiveDecoder({data[:1]!r} + bytes(40))
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+adaptive.decode({data!r}, [(1 << 22,)])
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert int(run.stdout) < 2.5 * (4 << 22) / 1024  # KiB
 
 
 def test_zeros_cost_next_to_nothing() -> None:

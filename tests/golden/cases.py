@@ -65,6 +65,9 @@ def pattern(kind: str, dtype: str = "float32", shape: tuple[int, ...] = MAP) -> 
         values = 40 + mixed % 90
     elif kind in ("alike", "even"):  # every channel the same
         values = np.maximum((y * 131 + x + 1) * 2654435761 % (1 << 32) >> 24, 100) - (100 if kind == "alike" else 30)
+    elif kind == "tiles":  # one of 12 vectors of 8 values after the other
+        tile = ((c * 8191 + y * 131 + x // 8 + 1) * 2654435761 % (1 << 32) >> 16) % 12
+        values = 1 + ((tile * 8 + x % 8 + 1) * 2654435761 % (1 << 32) >> 16) % 250
     elif kind == "zeros":
         values = np.zeros_like(values)
     elif kind != "signed":
@@ -178,6 +181,7 @@ SPECIAL: dict[str, list[tuple[str, dict[str, Any], str, str, tuple[int, ...]]]] 
         ("alike-int32", {}, "alike", "int32", BLOCK),
         ("gaps-float16", {}, "gaps", "float16", WIDE),
         ("gaps-float64", {}, "gaps", "float64", BLOCK),
+        ("tiles", {}, "tiles", "float16", (1, 8, 16400)),
     ],
     "apack": [("coarse", {"step": 6.0}, "signed", "float32", MAP)],
     "ebpc": [("coarse", {"step": 6.0}, "signed", "float32", MAP)],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from tensorpress.blocks.forms import Codebook, Factors, Fixed, Grid, Plain, Rounded
+from tensorpress.blocks.forms import Codebook, Factors, Fixed, Grid, Plain, Planes, Rounded, Slabs
 from tensorpress.core import registry
 from tensorpress.planning.weight_file import Tensor, WeightFile
 
@@ -53,6 +53,26 @@ def forms() -> bytes:
     return WeightFile(tuple(tensors), {"by": "tests/golden"}).to_bytes()
 
 
+def pieces() -> bytes:
+    """The forms of files that are written in pieces."""
+    small = integers((11, 4, 3), 3, 1)
+    floats = (integers((40, 30), 1 << 20, 2) / 4096).astype(np.float32)
+    grids = [Grid(small[at : at + 3], integers((len(small[at : at + 3]),), 50, 5) - 90) for at in range(0, 11, 3)]
+    tensors = [
+        Tensor("planes", "F32", floats.shape, Planes(floats)),
+        Tensor("bfloat16", "BF16", floats.shape, Planes((floats.view(np.uint32) >> 16).astype(np.uint16), bfloat16=True)),
+        Tensor("unsigned", "U16", (40,), Planes(integers((40,), 30000, 3).astype(np.uint16))),
+        Tensor("flags", "BOOL", (4, 50), Planes(integers((4, 50), 3, 4) > 0)),
+        Tensor("bits", "F8_E4M3", (90,), Planes(integers((90,), 60, 5).astype(np.uint8))),
+        Tensor("number", "F64", (), Planes(np.asarray(-0.0))),
+        Tensor("none", "I64", (0, 3), Planes(np.zeros((0, 3), np.int64))),
+        Tensor("rows", "F16", small.shape, Slabs(grids)),
+        Tensor("slabs", "F32", small.shape, Slabs([Grid(small[:6], np.asarray([-96])), Grid(small[6:], np.asarray([-90]))])),
+        Tensor("tied", "F32", small.shape, None, "slabs"),
+    ]
+    return WeightFile(tuple(tensors), {"by": "tests/golden"}).to_bytes()
+
+
 def method(method_id: str) -> bytes:
     """What a method makes of a small network. Other machines may fit otherwise: a file is made once."""
     import torch
@@ -64,7 +84,7 @@ def method(method_id: str) -> bytes:
     return weights.compress(mixed(), pictures(), bits=9.0, recipe=method_id, labels=labels).data
 
 
-CASES = {"forms": forms}
+CASES = {"forms": forms, "pieces": pieces}
 
 
 def names() -> list[str]:

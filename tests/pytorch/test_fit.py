@@ -124,11 +124,11 @@ def test_project_anneal_and_rewind() -> None:
 
 
 def test_frozen_norms_keep_their_statistics() -> None:
-    for frozen in (False, True):
+    for mode in ("train", "norms", "eval"):
         net = network()
         before = net[1].running_mean.clone()
-        f.fit(net, problem(), f.cross_entropy(), steps=5, batch=32, frozen_norms=frozen)
-        assert torch.equal(net[1].running_mean, before) == frozen
+        f.fit(net, problem(), f.cross_entropy(), steps=5, batch=32, mode=mode)
+        assert torch.equal(net[1].running_mean, before) == (mode != "train")
 
 
 def test_flips_and_shifts_move_whole_images() -> None:

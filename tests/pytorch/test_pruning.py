@@ -1,4 +1,4 @@
-"""Masks, schedules and the sparsity index, against what their definitions say."""
+"""Masks and the sparsity index, against what their definitions say."""
 
 from __future__ import annotations
 
@@ -7,16 +7,7 @@ import pytest
 import torch
 
 from tensorpress.core.errors import InputError
-from tensorpress.pytorch.pruning import by_magnitude, cubic, density_at, largest, n_of_m, pq_index, pq_kept
-
-
-def test_cubic_begins_and_ends_where_it_should_and_rises_ever_more_slowly() -> None:
-    found = np.array([cubic(t, 10, 50, 0.9, 0.1) for t in range(61)])
-    assert (found[:11] == 0.1).all() and (found[50:] == 0.9).all()
-    gains = np.diff(found[10:51])
-    assert (gains > 0).all() and (np.diff(gains) < 0).all()
-    assert cubic(30, 10, 50, 0.9, 0.1) == pytest.approx(0.9 - 0.8 * 0.5**3)
-    assert cubic(0, 0, 0, 0.5) == 0.5
+from tensorpress.pytorch.pruning import by_magnitude, density_at, largest, pq_index, pq_kept
 
 
 def test_largest_keeps_exactly_as_many_and_none_smaller_than_what_it_drops() -> None:
@@ -34,22 +25,6 @@ def test_everywhere_compares_tensors_and_each_does_not() -> None:
     assert int(each["a"].sum()) == int(each["b"].sum()) == 8
     with pytest.raises(InputError, match="density"):
         by_magnitude(weights, 1.5)
-
-
-@pytest.mark.parametrize("shape", [(6, 8), (6, 8, 3, 3), (5, 3, 2, 2)])
-def test_n_of_m_keeps_the_n_largest_of_every_m(shape: tuple[int, ...]) -> None:
-    x = torch.randn(shape, generator=torch.Generator().manual_seed(2))
-    mask = n_of_m(x, 2, 4).movedim(1, -1).reshape(-1, 4)
-    groups = x.movedim(1, -1).reshape(-1, 4)
-    assert (mask.sum(1) == 2).all()
-    for values, kept in zip(groups, mask):
-        assert values[kept].abs().min() >= values[~kept].abs().max()
-
-
-def test_a_weight_that_has_no_whole_groups_is_kept() -> None:
-    assert bool(n_of_m(torch.randn(4, 3, 3, 3), 2, 4).all())
-    with pytest.raises(InputError, match="3:2"):
-        n_of_m(torch.randn(4, 4), 3, 2)
 
 
 def test_pq_index_is_zero_for_equals_and_greatest_for_one() -> None:

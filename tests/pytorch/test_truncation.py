@@ -1,4 +1,4 @@
-"""Layouts, truncated singular value decompositions and the nuclear norm's subgradient."""
+"""Layouts, truncated singular value decompositions and steps down the nuclear norm."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tensorpress.core.errors import InputError
-from tensorpress.pytorch.truncation import Split, cost, fold, unfold
+from tensorpress.pytorch.truncation import Split, common_energy, cost, equation, fold, unfold
 
 X = torch.randn(6, 4, 3, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
@@ -47,11 +47,35 @@ def test_factors_multiply_to_the_matrix() -> None:
     assert torch.allclose(u @ v, split.matrix()) and torch.allclose(u.norm(dim=0), v.norm(dim=1))
 
 
-def test_the_nuclear_subgradient_is_the_gradient_where_there_is_one() -> None:
+def test_shrinking_is_a_step_down_the_nuclear_norm() -> None:
     matrix = unfold(X).clone().requires_grad_(True)
-    torch.linalg.svdvals(matrix).sum().backward()
-    assert torch.allclose(Split.of(matrix).nuclear(), matrix.grad, atol=1e-8)
+    torch.linalg.svdvals(matrix).sum().backward()  # type: ignore[no-untyped-call]
+    split = Split.of(matrix)
+    step = float(split.s.min()) / 2
+    assert torch.allclose(split.shrunk(step).matrix(), unfold(X) - step * matrix.grad, atol=1e-8)
+    assert int((split.shrunk(float(split.s[2])).s > 0).sum()) == 2
 
 
 def test_cost_is_never_more_than_the_matrix() -> None:
     assert cost((10, 40), 3) == 150 and cost((10, 40), 9) == 400
+
+
+def test_the_common_energy_is_the_most_that_the_numbers_allow() -> None:
+    matrices = [torch.randn(12, 30, generator=torch.Generator().manual_seed(i), dtype=torch.float64) * (1 + i) for i in range(3)]
+    splits = [Split.of(m) for m in matrices]
+
+    def numbers(energy: float) -> int:
+        return sum(cost(m.shape, s.rank(energy)) for m, s in zip(matrices, splits))
+
+    for share in (0.3, 0.6, 0.9):
+        energy = common_energy(splits, share)
+        assert numbers(energy) <= share * 1080 and (energy > 0.999 or numbers(energy + 1e-6) > share * 1080)
+
+
+@pytest.mark.parametrize("layout", ["channel", "spatial"])
+def test_the_equation_makes_the_weight(layout: str) -> None:
+    for weight in (X, X[:, :, 0, 0]):
+        split = Split.of(unfold(weight, layout))
+        text, shapes = equation(tuple(weight.shape), layout, len(split.s))
+        left, right = split.factors()
+        assert torch.allclose(torch.einsum(text, left.reshape(shapes[0]), right.reshape(shapes[1])), weight)

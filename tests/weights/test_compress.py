@@ -198,6 +198,24 @@ def test_another_architecture(small, tmp_path):
         weights.load(tmp_path / "net.tpw", wider)
 
 
+def test_weights_without_counters_of_batch_norms_are_loaded(tmp_path):
+    """Files from elsewhere may lack them: PyTorch loads such weights, and so do we. What else is missing is said."""
+    from tensorpress import weights_stream
+
+    library = pytest.importorskip("safetensors.torch")
+    model = mixed()
+    state = {name: t.clone() for name, t in model.state_dict().items() if not name.endswith("num_batches_tracked")}
+    library.save_file(state, tmp_path / "net.safetensors")
+    weights_stream.encode(tmp_path / "net.safetensors", tmp_path / "net.tpw")
+    loaded = tensorpress.load(tmp_path / "net.tpw", model=mixed(seed=5))
+    assert all(torch.equal(loaded.state_dict()[name], t) for name, t in state.items())
+    del state["bn.running_mean"]
+    library.save_file(state, tmp_path / "net.safetensors")
+    weights_stream.encode(tmp_path / "net.safetensors", tmp_path / "net.tpw")
+    with pytest.raises(InputError, match=r"missing: bn\.running_mean$"):
+        tensorpress.load(tmp_path / "net.tpw", model=mixed(seed=5))
+
+
 def test_a_place_that_cannot_be_written(small, tmp_path):
     with pytest.raises(InputError):
         small.save(tmp_path / "missing" / "net.tpw")

@@ -1,4 +1,4 @@
-// What both forms of the adaptive coder foretell with: logistic functions and logarithms of integers. And how each is made.
+// What the forms of the adaptive coder foretell with: logistic functions and logarithms of integers. And how each is made.
 #pragma once
 #include <algorithm>
 #include <array>
@@ -8,6 +8,7 @@
 #include <memory>
 
 #include "tensorpress/adaptive.h"
+#include "tensorpress/adaptive_octaves.h"
 
 namespace tensorpress {
 
@@ -38,29 +39,14 @@ struct Logistic {
   std::int32_t stretch(std::uint32_t p) const { return stretched[p]; }
 };
 
-// 16 log2(x + 1), downwards, from the eight bits behind the leading one.
-struct Octaves {
-  static constexpr std::size_t near = 4096;
-  std::array<std::uint8_t, 256> sixteenth{};
-  std::array<std::uint8_t, near> table{};
-  Octaves() {
-    constexpr int from[16] = {256, 268, 280, 292, 305, 318, 332, 347, 363, 379, 395, 413, 431, 450, 470, 491};  // ceil(2^8 * 2^(k / 16))
-    int k = 0;
-    for (int i = 0; i < 256; ++i) {
-      while (k < 15 && from[k + 1] <= 256 + i) ++k;
-      sixteenth[static_cast<std::size_t>(i)] = static_cast<std::uint8_t>(k);
-    }
-    for (std::size_t x = 0; x < near; ++x) table[x] = static_cast<std::uint8_t>(of(static_cast<std::int64_t>(x)));
-  }
-  int of(std::int64_t x) const {
-    const auto y = static_cast<std::uint64_t>(std::min<std::int64_t>(x, 65535)) + 1;
-    const int exponent = std::bit_width(y) - 1;
-    return 16 * exponent + sixteenth[(y << 8 >> exponent) & 255];
-  }
-};
+// 16 log2(x + 1), as Octaves tells it, of any x; beyond 2^16 as there.
+inline int octave_of(std::int64_t x) {
+  const auto y = static_cast<std::uint64_t>(std::min<std::int64_t>(x, 65535)) + 1;
+  const int exponent = static_cast<int>(std::bit_width(y)) - 1;
+  return 16 * exponent + octaves.sixteenth[(y << 8 >> exponent) & 255];
+}
 
 inline const Logistic logistic;
-inline const Octaves octaves;
 
 // A kernel's width, where it is a square.
 inline std::size_t kernel_width(std::size_t taps) {

@@ -3,6 +3,7 @@
     stripe:  0 values as they are
              1 {plane}*itemsize {chunk}*        most significant plane first; 64 Ki values a chunk, the last may have fewer
              2 {plane}*itemsize {chunk}*        of integers: each less the one before it
+             3 width vectors nbytes stripe stripe   vectors that repeat: each once and what is left over, then which stands where (blocks/repeats.py)
     plane:   0 | 1 byte | 2 nbytes table        as it is; one byte throughout; coded by chunks
     chunk:   [0 | 1 zero minus] {part}*itemsize of floats, 1: zeros stand in the first plane alone, 0 and -0 as these two bytes
     part:    the bytes, or nothing, or, of a plane that is coded:
@@ -22,6 +23,7 @@ from numpy.typing import NDArray
 
 from tensorpress import _native
 from tensorpress.blocks.plane_words import Layout, Words, words_of
+from tensorpress.blocks.repeats import Repeats, index_dtype, repeats_of
 from tensorpress.coding import lanes
 from tensorpress.coding.cost import entropy_nbytes, table_nbytes
 from tensorpress.coding.lanes import LaneTables
@@ -33,6 +35,7 @@ from tensorpress.core.stage import Stage
 CHUNK = 1 << 16
 TABLE_BITS = 12
 PLAIN, CONSTANT, CODED, OWN = range(4)
+CHEAP = 32  # a stripe that became so much shorter is not searched for repeats
 ASIDE = 16  # zeros are left out of a chunk's lower planes from one in so many values on: fewer are not worth the search
 
 Array = NDArray[Any]
@@ -108,7 +111,7 @@ def coded_part(symbols: Bytes, counts: Array, plain: bytes, shared: LaneTables, 
     return found if len(found) < 1 + len(plain) else bytes([PLAIN]) + plain
 
 
-def encode_words(words: Words, layout: Layout, planes: PlaneCoder) -> bytes:
+def encode_words(words: Words, layout: Layout, planes: PlaneCoder, repeating: bool = True) -> bytes:
     """A stripe's bytes: at most one more than the words have."""
     found = planes(words, layout, 1)
     if not layout.floats and layout.itemsize > 1:
@@ -116,7 +119,16 @@ def encode_words(words: Words, layout: Layout, planes: PlaneCoder) -> bytes:
         steps[1:] -= words[:-1]
         other = planes(steps, layout.of_steps(), 2)
         found = other if other and (not found or len(other) < len(found)) else found
+    if repeating and layout.itemsize > 1 and not 0 < len(found) < words.nbytes // CHEAP and (repeats := repeats_of(words)):
+        other = encode_repeats(repeats, layout, planes)
+        found = other if len(other) < (len(found) or 1 + words.nbytes) else found
     return found or bytes([0]) + words.tobytes()
+
+
+def encode_repeats(repeats: Repeats, layout: Layout, planes: PlaneCoder) -> bytes:
+    book = encode_words(np.concatenate([repeats.book.reshape(-1), repeats.rest]), layout, planes, repeating=False)
+    front = bytes([3]) + varint(repeats.book.shape[1]) + varint(len(repeats.book)) + varint(len(book))
+    return front + book + encode_words(repeats.index, Layout(repeats.index.dtype), planes, repeating=False)
 
 
 def encode_planes(words: Words, layout: Layout, mode: int) -> bytes:
@@ -231,13 +243,15 @@ def decode_planes_natively(data: memoryview, out: Words, layout: Layout) -> None
         raise StreamError("its planes are not those of any words")
 
 
-def decode_words(data: memoryview, out: Words, layout: Layout, planes: PlaneReader) -> None:
+def decode_words(data: memoryview, out: Words, layout: Layout, planes: PlaneReader, repeating: bool = True) -> None:
     """Fills the contiguous `out`. StreamError where `data` is no stripe of so many words."""
     if len(data) == 0:
         raise StreamError("it has no mode")
     mode = data[0]
-    if mode > 2 or (mode == 2 and layout.floats):
+    if mode > (3 if repeating else 2) or (mode == 2 and layout.floats):
         raise StreamError(f"mode {mode} of {layout.name} is not known")
+    if mode == 3:
+        return decode_repeats(data, out, layout, planes)
     if mode == 0:
         if len(data) - 1 != out.nbytes:
             raise StreamError(f"{len(data) - 1} bytes of values, not {out.nbytes}")
@@ -246,6 +260,23 @@ def decode_words(data: memoryview, out: Words, layout: Layout, planes: PlaneRead
     planes(data, out, layout if mode == 1 else layout.of_steps())
     if mode == 2:
         np.cumsum(out, dtype=out.dtype, out=out)
+
+
+def decode_repeats(data: memoryview, out: Words, layout: Layout, planes: PlaneReader) -> None:
+    width, at = read_varint(data, 1, "width of vectors")
+    vectors, at = read_varint(data, at, "number of vectors")
+    nbytes, at = read_varint(data, at, "length of vectors")
+    count = out.size // width if width else 0
+    if not 1 <= vectors <= count or nbytes > len(data) - at:
+        raise StreamError(f"{vectors} vectors of {width} words in {nbytes} bytes, of {out.size} words and {len(data) - at} bytes")
+    book = np.empty(vectors * width + out.size % width, layout.dtype)
+    index = np.empty(count, index_dtype(vectors))
+    decode_words(data[at : at + nbytes], book, layout, planes, repeating=False)
+    decode_words(data[at + nbytes :], index, Layout(index.dtype), planes, repeating=False)
+    if int(index.max()) >= vectors:
+        raise StreamError(f"vector {int(index.max())} of {vectors}")
+    np.take(book[: vectors * width].reshape(vectors, width), index, axis=0, out=out[: count * width].reshape(count, width))
+    out[count * width :] = book[vectors * width :]
 
 
 PlaneReader = Callable[[memoryview, Words, Layout], None]

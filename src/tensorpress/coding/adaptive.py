@@ -60,7 +60,9 @@ class AdaptiveEncoder:
             raise InputError("the string is finished: nothing can be put behind it")
         seen = whole(values)
         if self._native is not None:
+            self._finished = True  # what is interrupted is of no use
             self._native.put(seen)
+            self._finished = False
             return
         self._held.append(seen.copy())
         self._count += seen.size
@@ -93,7 +95,12 @@ class AdaptiveDecoder:
         self._tensors = 0
 
     def take(self, shape: tuple[int, ...]) -> NDArray[np.int32]:
-        """The next tensor, int32 of `shape`. StreamError names the tensor and the value at which the string is seen to end."""
+        """The next tensor, int32 of `shape`. StreamError names the tensor and the value at which the string is seen to end.
+
+        A string of n bytes may hold some 500,000 n zeros: where shapes are a stranger's, bound their sum before.
+        """
+        if any(n < 0 for n in shape):
+            raise InputError(f"a tensor cannot have the shape {shape}")
         count = math.prod(shape)
         if count > 8 * (self._data.size + 8) * MAX_VALUES_A_BIT:
             raise StreamError(f"tensor {self._tensors}: {self._data.size} bytes cannot hold {count} values")

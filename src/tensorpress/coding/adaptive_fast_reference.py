@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from tensorpress.coding.adaptive_reference import clamp, mean, sixteenths, squash
+from tensorpress.coding.adaptive_reference import clamp, mean, sixteenths
 from tensorpress.core.errors import StreamError
 
 LANES, LOW, BLOCK = 4, 1 << 16, 1 << 20
@@ -200,7 +200,7 @@ class Fast:
                         told = clamp(value, -HEARD, HEARD)
                         heard[lane, r + 2, c + 10, t] = told
                         if told:
-                            error = (65535 - squash(toward // 8 * 8) >> 5) - (2047 if told < 0 else 0)
+                            error = clamp(1024 - 2 * toward, 16, 2031) - (2047 if told < 0 else 0)
                             moved = [m + (v * error + 64 >> 7) for m, v in zip(moved, around)]
                         of_kernel[lane] += abs(told)
                         of_tap[t] += abs(told)

@@ -241,13 +241,13 @@ def fit(
     optimizer: Maker | None = None,
     generator: torch.Generator | None = None,
     augment: Augment | None = None,
-    frozen_norms: bool = False,
+    mode: str = "train",
     progress: Progress | None = None,
 ) -> list[float]:
     """Trains `model` in place on the inputs (and labels) of `problem`; the loss of each step.
 
-    Batches are drawn without repetition, epoch after epoch. `frozen_norms`: batch norms keep their statistics. The network ends in the mode it came in.
-    InputError where there are no inputs, or where training diverges.
+    Batches are drawn without repetition, epoch after epoch. `mode`: 'train', 'norms' (as 'train', but batch norms keep their statistics), or 'eval'.
+    The network ends in the mode it came in. InputError where there are no inputs, or where training diverges.
     """
     generator = generator or problem.generator()
     inputs = problem.needed("training")
@@ -258,7 +258,7 @@ def fit(
     maker, rate, tell = optimizer or adam(), lr if callable(lr) else constant(lr), progress or problem.progress or silent
     optimiser, losses = maker(learning), list[float]()
     rows = _rows(len(given[0]), min(batch, len(given[0])), generator)
-    with _training(model, frozen_norms), torch.random.fork_rng(devices=[]):
+    with _mode(model, mode), torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(torch.randint(1 << 31, (), generator=generator)))  # dropout's
         for number in range(steps + 1):
             for event in events:
@@ -290,15 +290,16 @@ def _rows(count: int, batch: int, generator: torch.Generator) -> Iterator[Tensor
 
 
 @contextmanager
-def _training(model: nn.Module, frozen_norms: bool) -> Iterator[None]:
-    modes: dict[Any, bool] = {module: module.training for module in model.modules()}
-    model.train()
-    if frozen_norms:
-        for module in model.modules():
-            if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                module.eval()
+def _mode(model: nn.Module, mode: str) -> Iterator[None]:
+    if mode not in ("train", "norms", "eval"):
+        raise InputError(f"mode {mode!r} is none of 'train', 'norms' and 'eval'")
+    before: dict[Any, bool] = {module: module.training for module in model.modules()}
+    model.train(mode != "eval")
+    for module in model.modules():
+        if mode == "norms" and isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.eval()
     try:
         yield
     finally:
-        for module, training in modes.items():
+        for module, training in before.items():
             module.training = training

@@ -1,4 +1,4 @@
-"""Which weights are kept: by magnitude, N of every M, or as many as the sparsity index of the weights says; and how fast sparsity rises."""
+"""Which weights are kept: the largest of all, and as many as bits or the sparsity of the weights themselves say."""
 
 from __future__ import annotations
 
@@ -9,19 +9,6 @@ import torch
 from torch import Tensor
 
 from tensorpress.core.errors import InputError
-
-
-def cubic(step: int, first: int, last: int, final: float, initial: float = 0.0) -> float:
-    """The sparsity at `step`: `initial` until `first`, `final` from `last` on, rising fast and then ever more slowly between.
-
-    Zhu and Gupta 2017 (arXiv:1710.01878), equation 1.
-    """
-    if last <= first:
-        return final if step >= last else initial
-    if step <= first:
-        return initial
-    part = min((step - first) / (last - first), 1.0)
-    return final + (initial - final) * (1 - part) ** 3
 
 
 def largest(values: Tensor, kept: int) -> Tensor:
@@ -43,22 +30,6 @@ def by_magnitude(weights: Mapping[str, Tensor], density: float, everywhere: bool
     every = torch.cat([w.detach().reshape(-1).float() for w in weights.values()])
     parts = largest(every, round(density * every.numel())).split([w.numel() for w in weights.values()])
     return {name: part.reshape(w.shape) for (name, w), part in zip(weights.items(), parts)}
-
-
-def n_of_m(weight: Tensor, n: int, m: int) -> Tensor:
-    """A mask of the `n` largest of every `m` neighbours along the inputs (axis 1) of a weight [O, I, ...].
-
-    Where I is no multiple of m the neighbours are those of the row laid out as [..., I]; where that is none either, all is kept.
-    """
-    if not 1 <= n <= m:
-        raise InputError(f"{n}:{m} sparsity: n is 1 to m")
-    last = weight.detach().movedim(1, -1) if weight.ndim > 1 else weight.detach()
-    if last[0].numel() % m:
-        return torch.ones_like(weight, dtype=torch.bool)
-    groups = last.reshape(-1, m)
-    order = torch.sort(groups.abs(), dim=1, descending=True, stable=True).indices[:, :n]
-    mask = torch.zeros_like(groups, dtype=torch.bool).scatter_(1, order, True).reshape(last.shape)
-    return mask.movedim(-1, 1) if weight.ndim > 1 else mask
 
 
 def pq_index(values: Tensor, p: float = 0.5, q: float = 1.0) -> float:

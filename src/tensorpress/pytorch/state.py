@@ -18,6 +18,7 @@ NAMES = {
 }  # fmt: skip
 TYPES = {name: dtype for dtype, name in NAMES.items()}
 BITS = {"BF16": torch.int16, "F8_E4M3": torch.uint8, "F8_E5M2": torch.uint8}  # NumPy has no such floats
+COUNTER = "num_batches_tracked"
 
 
 def dtype_of(tensor: Tensor, name: str) -> str:
@@ -60,10 +61,13 @@ def state_of(model: nn.Module) -> dict[str, tuple[Tensor, str]]:
 
 
 def fill(model: nn.Module, reader: WeightReader, where: str) -> None:
-    """Copies a file's tensors into `model`. InputError lists what is missing, unexpected or of another shape, and changes nothing then."""
+    """Copies a file's tensors into `model`. InputError lists what is missing, unexpected or of another shape, and changes nothing then.
+
+    Counters of batch norms may be missing, as in PyTorch: weights of other origin do not have them, and no inference reads them.
+    """
     state = {name: tensor for name, (tensor, _) in state_of(model).items()}
     entries = {e.name: e for e in reader.entries}
-    missing, extra = [n for n in state if n not in entries], [n for n in entries if n not in state]
+    missing, extra = [n for n in state if n not in entries and not n.endswith(COUNTER)], [n for n in entries if n not in state]
     other = [
         f"{n} {list(entries[n].shape)} for {list(state[n].shape)}"
         for n in state
@@ -76,8 +80,8 @@ def fill(model: nn.Module, reader: WeightReader, where: str) -> None:
         raise InputError(f"{where} is not of this architecture; " + "; ".join(faults))
     arrays = reader.all()
     with torch.no_grad():
-        for name, tensor in state.items():
-            tensor.copy_(tensor_of(arrays[name], entries[name].dtype))
+        for name in entries:
+            state[name].copy_(tensor_of(arrays[name], entries[name].dtype))
 
 
 def _some(names: list[str], limit: int = 8) -> str:

@@ -1,7 +1,9 @@
-"""Weights as products of two thin matrices: how a kernel is laid out as a matrix, its truncated SVD, and a gradient that makes ranks fall."""
+"""Weights as products of two thin matrices: how a kernel is laid out as a matrix, its truncated SVD, and a step that makes ranks fall."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -58,12 +60,32 @@ class Split:
         root = self.s.sqrt()
         return self.u * root, root[:, None] * self.v
 
-    def nuclear(self, least: float = 1e-6) -> Tensor:
-        """A subgradient of the sum of singular values: u v, without those below `least` of the largest."""
-        rank = int((self.s > least * self.s[0]).sum()) if len(self.s) else 0
-        return self.u[:, :rank] @ self.v[:rank]
+    def shrunk(self, by: float) -> Split:
+        """Singular values less `by`, none below 0: a step down the nuclear norm, whose subgradient is u v."""
+        return Split(self.u, (self.s - by).clamp(min=0), self.v)
 
 
 def cost(shape: torch.Size | tuple[int, ...], rank: int) -> int:
     """Numbers that an [O, K] matrix takes: those of two factors, or its own where that is less."""
     return min(rank * (shape[0] + shape[1]), shape[0] * shape[1])
+
+
+def common_energy(splits: Sequence[Split], share: float, rounds: int = 40) -> float:
+    """The share of squared singular values at which the factors of all matrices have at most `share` of their numbers."""
+    shapes = [(len(split.u), split.v.shape[1]) for split in splits]
+    wanted = share * sum(math.prod(shape) for shape in shapes)
+    low, high = 0.0, 1.0
+    for _ in range(rounds):
+        middle = (low + high) / 2
+        found = sum(cost(shape, split.rank(middle)) for shape, split in zip(shapes, splits))
+        low, high = (middle, high) if found <= wanted else (low, middle)
+    return low
+
+
+def equation(shape: tuple[int, ...], layout: str, rank: int) -> tuple[str, tuple[tuple[int, ...], tuple[int, ...]]]:
+    """The Einstein sum that makes a weight of `shape` out of the factors of its `unfold`, and the factors' shapes."""
+    if layout == "spatial" and len(shape) == 4:
+        o, i, h, w = shape
+        return "owr,rih->oihw", ((o, w, rank), (rank, i, h))
+    axes = "abcdef"[: len(shape) - 1]
+    return f"or,r{axes}->o{axes}", ((shape[0], rank), (rank, *shape[1:]))

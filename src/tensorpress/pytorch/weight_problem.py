@@ -71,6 +71,11 @@ class Method(Protocol):
         ...
 
 
+def vector_bits(bits: float) -> int:
+    """Bits of mantissa for vectors beside weights of `bits` each: enough that weights, of which there are many more, make the loss."""
+    return min(max(round(bits) + 2, 4), 12)
+
+
 def entropy(levels: np.ndarray) -> float:
     """Order-0 entropy in bits of all of `levels`: a quick stand-in while a step is searched for, never a size that is reported."""
     if not levels.size:

@@ -46,6 +46,11 @@ def step_index(step: ArrayLike) -> NDArray[np.int32]:
     return np.clip(np.rint(np.log2(wanted) * OCTAVE), -MAX_INDEX, MAX_INDEX).astype(np.int32)
 
 
+def largest(levels: NDArray[Any]) -> int:
+    """The largest magnitude of integers of any width, without a copy."""
+    return max(int(levels.max()), -int(levels.min())) if levels.size else 0
+
+
 @dataclass(frozen=True, eq=False)
 class Grid(Form):
     """`levels` (int32, the tensor's shape) times the step of `steps`, an int32 vector of one index or one for each row (axis 0)."""
@@ -56,7 +61,7 @@ class Grid(Form):
 
     def __post_init__(self) -> None:
         levels, steps = np.asarray(self.levels), np.atleast_1d(np.asarray(self.steps))
-        if levels.size and int(np.abs(levels.astype(np.int64)).max()) > MAX_LEVEL:
+        if largest(levels) > MAX_LEVEL:
             raise InputError(f"a level is over {MAX_LEVEL}: the step is too small for the tensor")
         if steps.ndim != 1 or len(steps) not in (1, levels.shape[0] if levels.ndim else 1):
             raise InputError(f"{steps.size} steps for a tensor of shape {levels.shape}: one, or one a row, is needed")
@@ -99,6 +104,6 @@ class Grid(Form):
         if steps.size and int(np.abs(steps).max()) > MAX_INDEX:
             raise StreamError("a step of a grid is outside 2^-100 to 2^100")
         levels = src.integers(shape)
-        if levels.size and int(np.abs(levels.astype(np.int64)).max()) > MAX_LEVEL:
+        if largest(levels) > MAX_LEVEL:
             raise StreamError(f"a level of a grid is over {MAX_LEVEL}")
         return cls(levels, steps)

@@ -1,4 +1,4 @@
-"""An array of any type, bit for bit, in byte planes: what the codec `float_planes` writes, a piece of 2^20 values at a time."""
+"""An array of any type, bit for bit, in byte planes: what the codec `float_planes` writes, a piece of about a million values at a time."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tensorpress.blocks.forms.form import Form, Shape, Source, Target, expect
 from tensorpress.blocks.plane_words import Layout, words_of
 from tensorpress.core.errors import StreamError
 
-PIECE = 1 << 20  # values
+PIECE = 32 * 27 * 25 * 49  # values: whole vectors of every width that repeats are looked for in
 
 
 def put_piece(out: Target, values: NDArray[Any], bfloat16: bool) -> None:

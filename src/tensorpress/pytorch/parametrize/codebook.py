@@ -20,17 +20,20 @@ class CodebookWeights(Parametrisation):
     """Each value of `latent` by an entry of its row's book: the nearest one, or that of `fixed` where it is set. Gradients reach entries and latent values.
 
     `books`: [groups, entries]; `groups`: the book of each row. `zero`: every book has an exact zero, which stays.
+    `parts`: [groups, entries - 1], where a cell ends on the way to the next entry, 0 to 1; half way where not given.
     """
 
     groups: Tensor
     fixed: Tensor | None
+    parts: Tensor
 
-    def __init__(self, weight: Tensor, books: Tensor, groups: Tensor | None = None, *, zero: bool = False) -> None:
+    def __init__(self, weight: Tensor, books: Tensor, groups: Tensor | None = None, *, parts: Tensor | None = None, zero: bool = False) -> None:
         super().__init__()
         self.latent = nn.Parameter(weight.detach().clone().float())
         self.books = nn.Parameter(torch.atleast_2d(books.detach().float()).sort(1).values.clone())
         self.register_buffer("groups", torch.zeros(len(weight), dtype=torch.int64, device=weight.device) if groups is None else groups.long())
         self.register_buffer("fixed", None)
+        self.register_buffer("parts", torch.full_like(self.books[:, 1:], 0.5) if parts is None else parts.float())
         self.zero = zero
         if zero and self.books.shape[1] < 2:
             raise InputError("a codebook of one entry cannot hold an exact zero beside others")
@@ -55,10 +58,12 @@ class CodebookWeights(Parametrisation):
 
     def index(self) -> Tensor:
         """The place of each value's entry in its sorted book, int64 in the weight's shape."""
-        if self.fixed is not None:
-            return self.fixed
+        return self.nearest() if self.fixed is None else self.fixed
+
+    def nearest(self) -> Tensor:
+        """As `index`, whatever is fixed."""
         books = self._sorted()[0].double()
-        middles = ((books[:, 1:] + books[:, :-1]) / 2)[self.groups]
+        middles = (books[:, :-1] + self.parts * (books[:, 1:] - books[:, :-1]))[self.groups]
         return torch.searchsorted(middles, self.latent.detach().double().reshape(len(self.latent), -1).contiguous()).reshape(self.latent.shape)
 
     def _of(self, books: Tensor, index: Tensor) -> Tensor:
@@ -85,16 +90,38 @@ class CodebookWeights(Parametrisation):
         return rate(self.positions()) + ENTRY_BITS * self.books.numel()
 
 
-def k_means(values: NDArray[np.float32], entries: int) -> NDArray[np.float32]:
+def k_means(values: NDArray[np.float32], entries: int, price: float = 0.0) -> NDArray[np.float32]:
     """`entries` rising centres of a line's values: Lloyd's rounds from equal quantiles."""
+    return books_of(values, entries, price)[0]
+
+
+def books_of(values: NDArray[np.float32], entries: int, price: float = 0.0) -> tuple[NDArray[np.float32], NDArray[np.float32], float]:
+    """Rising centres of a line's values at the least squared error + `price` x bits; where cells part, as shares of the way to the next centre; and the bits of all values.
+
+    Bits are those of the centres' own frequencies (Chou, Lookabaugh, Gray: Entropy-constrained vector quantization, 1989). With a price, centres that none
+    would take are dropped, so there may be fewer than `entries`.
+    """
     ordered = np.sort(np.asarray(values, np.float64))
     total = np.concatenate([[0.0], np.cumsum(ordered)])
-    centres = np.quantile(ordered, (np.arange(entries) + 0.5) / entries)
+    if price:  # evenly over the range: quantiles would crowd where the price is to thin out
+        centres = np.linspace(ordered[0], ordered[-1], entries)
+        centres -= centres[np.abs(centres).argmin()]
+    else:
+        centres = np.quantile(ordered, (np.arange(entries) + 0.5) / entries)
+    cost = np.zeros(entries)
     for _ in range(LLOYD):
-        ends = np.concatenate([[0], np.searchsorted(ordered, (centres[1:] + centres[:-1]) / 2), [len(ordered)]])
+        gaps = np.maximum(np.diff(centres), 1e-30)
+        edges = centres[:-1] + gaps / 2 + price * np.diff(cost) / (2 * gaps)
+        ends = np.concatenate([[0], np.searchsorted(ordered, np.maximum.accumulate(edges)), [len(ordered)]])
         count = np.diff(ends)
         fresh = np.where(count > 0, (total[ends[1:]] - total[ends[:-1]]) / np.maximum(count, 1), centres)
-        if np.array_equal(fresh, centres):
+        if price and (count == 0).any():
+            fresh, count = fresh[count > 0], count[count > 0]
+        cost = np.log2(max(len(ordered), 1) / np.maximum(count, 1)) if price else np.zeros(len(fresh))
+        done, centres = np.array_equal(fresh, centres), np.maximum.accumulate(fresh)
+        if done:
             break
-        centres = np.maximum.accumulate(fresh)
-    return centres.astype(np.float32)
+    gaps = np.maximum(np.diff(centres), 1e-30)
+    parts = 0.5 + price * np.diff(cost) / (2 * gaps * gaps)
+    share = count[count > 0] / max(len(ordered), 1)
+    return centres.astype(np.float32), parts.clip(0, 1).astype(np.float32), float(-(share * np.log2(share)).sum() * len(ordered))

@@ -4,7 +4,8 @@
 
 A tensor that is float16 or bfloat16 inside of float32 has low planes of one value, or of few, and takes what it would in its own type. Values that are
 0 stand in the plane of exponents alone where there are many. Integers are parted the same way, those with a sign folded to 0, -1, 1, -2 … first, as they
-are or as differences. bfloat16 travels as uint16 with layout = "bfloat16".
+are or as differences. In large tensors short vectors that repeat, as in the dense form of a vector-quantised checkpoint, stand once. bfloat16 travels as uint16
+with layout = "bfloat16".
 
 Error: none; every bit of every value comes back: signs of zero, denormals, infinities and the payloads of NaN.
 """

@@ -1,7 +1,7 @@
 """Gradual magnitude pruning: sparsity rises along a cubic while the network trains, so that it has time to make up for each loss.
 
     train step ─► every few steps: sparsity s(t) ─► mask of the largest weights ─► weights x mask ─► train step …
-                                s(t) = s_f + (s_i - s_f)(1 - (t - t0) / n)^3            └─► last: survivors on a grid
+                                s(t) = s_f + (s_i - s_f)(1 - (t - t0) / n)^3     └─► last: survivors on a grid, with error feedback
 
 Training runs once for a problem: further calls only move the step of the grid, unless they ask for another density by more than `near`.
 
@@ -10,18 +10,20 @@ Zhu and Gupta: To prune, or not to prune, 2017 (arXiv:1710.01878).
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
-from tensorpress.blocks.forms import Form, Grid
+from tensorpress.blocks.forms import Form
 from tensorpress.core.card import Card
 from tensorpress.core.errors import InputError
-from tensorpress.pytorch.pruning import by_magnitude, cubic, density_at
-from tensorpress.pytorch.retrain import Nothing, Once, Schedule, rest, retrain
-from tensorpress.pytorch.weight_problem import Problem, common_step
+from tensorpress.pytorch.fit import Moment, at, every, gradual
+from tensorpress.pytorch.pruning import by_magnitude, density_at
+from tensorpress.pytorch.retrain import Once, Schedule, held, retrain
+from tensorpress.pytorch.settled import rounded
+from tensorpress.pytorch.weight_problem import Problem
 
 CARD = Card(
     id="gradual_pruning",
@@ -36,6 +38,8 @@ CARD = Card(
     retrains=True,
     portability="a decoder sees integers and one float32 multiply",
 )
+
+LEAST_PRUNINGS = 8
 
 
 @dataclass(frozen=True)
@@ -61,40 +65,31 @@ def build(config: Config) -> GradualPruning:
 
 class GradualPruning:
     def __init__(self, config: Config) -> None:
-        self.config, self._once = config, Once()
+        self.config, self._once = config, Once[nn.Module]()
 
     def represent(self, problem: Problem, bits: float) -> Mapping[str, Form]:
         config = self.config
         density = config.density or density_at(bits, config.value_bits)
         trained = self._once(problem, density, lambda: self.train(problem, density), config.near)
-        weights = {name: p.detach() for name, p in trained.named_parameters() if name in problem.matrices}
-        step = common_step(list(weights.values()), bits)
-        problem.notes["density"] = sum(int(w.count_nonzero()) for w in weights.values()) / max(sum(w.numel() for w in weights.values()), 1)
-        return rest(problem, trained, {name: Grid.nearest(w.float().numpy(), step) for name, w in weights.items()})
+        weights = [p for name, p in trained.named_parameters() if name in problem.matrices]
+        problem.notes["density"] = sum(int(w.count_nonzero()) for w in weights) / max(sum(w.numel() for w in weights), 1)
+        return rounded(problem, trained, bits)
 
     def train(self, problem: Problem, density: float) -> nn.Module:
         """The network with a share `density` of its matrices' values, the rest 0."""
         config = self.config
         schedule = Schedule(config.epochs, config.batch, config.rate, teacher=config.teacher)
-        return retrain(problem, "gradual_pruning", schedule, Pruning(config, set(problem.matrices), density))
+        steps = schedule.steps(problem, "gradual_pruning")
+        first, last = int(config.begin * (steps - 1)), int(config.end * (steps - 1))
+        sparsity, masks = gradual(0.0, 1 - density, first, last), dict[str, Tensor]()
+        period = max(1, min(config.every, (last - first) // LEAST_PRUNINGS))
 
+        def weights(moment: Moment) -> dict[str, Tensor]:
+            return {name: p for name, p in moment.model.named_parameters() if name in problem.matrices}
 
-class Pruning(Nothing):
-    def __init__(self, config: Config, names: set[str], density: float) -> None:
-        self.config, self.names, self.density = config, names, density
-        self.masks: dict[str, Tensor] = {}
+        def choose(moment: Moment) -> None:
+            share = 1 - density if last == first else sparsity(moment.number)
+            masks.update(by_magnitude(weights(moment), 1 - share, config.everywhere))
 
-    def before(self, step: int, steps: int, network: nn.Module) -> None:
-        first, last = int(self.config.begin * (steps - 1)), int(self.config.end * (steps - 1))
-        if step > last or (step < last and step % max(1, min(self.config.every, (last - first) // 8))):
-            return
-        weights = {n: p for n, p in network.named_parameters() if n in self.names}
-        sparsity = cubic(step, first, last, 1 - self.density)
-        self.masks = by_magnitude(weights, 1 - sparsity, self.config.everywhere)
-        self.after(step, steps, network)
-
-    @torch.no_grad()
-    def after(self, step: int, steps: int, network: nn.Module) -> None:
-        for name, p in network.named_parameters():
-            if name in self.masks:
-                p.mul_(self.masks[name])
+        events = [every(period, choose, start=first, stop=last), at(last, choose), held(masks)]
+        return retrain(problem, "gradual_pruning", schedule, copy.deepcopy(problem.model), events)

@@ -24,7 +24,7 @@ from tensorpress.pytorch.candidates import loss_of
 from tensorpress.pytorch.lockstep import lockstep
 from tensorpress.pytorch.rounding import Round, Rule
 from tensorpress.pytorch.steps import ALLOCATIONS, steps_of
-from tensorpress.pytorch.weight_problem import Problem
+from tensorpress.pytorch.weight_problem import Problem, vector_bits
 
 TRIED, JUDGED = ("common", "sensitive"), 128  # allocations; calibration inputs
 
@@ -48,7 +48,7 @@ class Config:
     repair: float = 0.5  # how much of the prefix's errors a layer tries to undo, 0 to 1
     damping: float = 0.01  # added to the diagonal of H, as a share of its mean
     allocation: str = "auto"  # of steps: common, relative, sensitive, measured, or what of the first and third answers better at the first pass
-    vector_bits: int = 5  # of mantissa, for biases, norms and statistics
+    vector_bits: int = 0  # of mantissa, for biases, norms and statistics; 0: as the weights' bits ask for
     correct: bool = True  # means and deviations of channels, in biases and BN statistics
 
 
@@ -85,7 +85,7 @@ class SecondOrder:
         """All forms, and the network's tensors with them."""
         config = self.config
         steps = steps_of(problem, bits, allocation)
-        visitor = Round(Rule(config.trade, config.repair, config.damping), problem, steps, vector_bits=config.vector_bits, correct=config.correct)
+        visitor = Round(Rule(config.trade, config.repair, config.damping), problem, steps, vector_bits=config.vector_bits or vector_bits(bits), correct=config.correct)
         state = lockstep(problem.model, problem.needed("second_order"), visitor)
         return visitor.forms, state
 
