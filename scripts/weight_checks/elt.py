@@ -13,8 +13,7 @@ VARIANTS = {
     "KLT": {"transform": "klt"},
     "ELT": {"transform": "elt"},
     "a step for each layer by its sensitivity, no transform": {"transform": "none"},
-    "ELT, undamped": {"damping": 1e-3},
-    "ELT, Fisher's matrix of the loss": {"damping": 1e-3, "sensitivity": "loss"},
+    "ELT by Fisher's matrix of the loss": {"sensitivity": "loss"},
 }
 
 

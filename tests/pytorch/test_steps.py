@@ -48,6 +48,8 @@ def test_feedback_leaves_little_where_inputs_hang_together() -> None:
     bound = free[:, :2] @ torch.randn(2, 16) + 0.05 * free
     assert feedback_left(Problem(layer, free))["weight"] > 0.9
     assert feedback_left(Problem(layer, bound))["weight"] < 0.2
+    wide, few = nn.Linear(256, 8).eval(), torch.randn(32, 256)
+    assert feedback_left(Problem(wide, few))["weight"] > 0.9  # what 32 inputs do not show is no licence
 
 
 def test_unknown_allocations_are_refused() -> None:

@@ -8,6 +8,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from torch import Tensor
 
@@ -59,19 +61,25 @@ def sensitivities(problem: Problem) -> dict[str, float]:
 
 
 def feedback_left(problem: Problem, damping: float = 0.01) -> dict[str, float]:
-    """The share of a rounding error's cost that error feedback leaves, by weight: the mean of 1 / U_jj^2, over the mean of H's diagonal. Near 1 where inputs do not hang together."""
+    """The share of a rounding error's cost that error feedback leaves, by weight: near 1 where inputs do not hang together, above it where they are too few to tell.
+
+    Feedback is fitted to the first half of the inputs and judged on the second: rows u_j of U spread the error of column j, which costs u_j H u_j^T / U_jj^2.
+    """
     matrices, generator, found = problem.matrices, problem.generator(), {}
 
     class Look:
         def enter(self, layer: Layer, state: dict[str, Tensor]) -> None:
-            name = layer.tensors.get("weight")
-            if name not in matrices or name in found:
+            name, half = layer.tensors.get("weight"), len(layer.after) // 2
+            if name not in matrices or name in found or not half:
                 return
-            seen = moments(layer, matrices[name], generator)
-            if seen is None or not seen.samples or not float(seen.hessian.diagonal(dim1=-2, dim2=-1).mean()) > 0:
+            seen = [moments(replace(layer, before=layer.before[rows], after=layer.after[rows]), matrices[name], generator) for rows in (slice(half), slice(half, None))]
+            if any(m is None or not m.samples or not float(m.hessian.diagonal(dim1=-2, dim2=-1).mean()) > 0 for m in seen):
                 return
-            own = Feedback(seen.hessian, damping).factor.diagonal(dim1=-2, dim2=-1)
-            found[name] = min(float(own.square().reciprocal().mean() / seen.hessian.diagonal(dim1=-2, dim2=-1).mean()), 1.0)
+            fitted, judged = (m.hessian for m in seen if m is not None)
+            feedback = Feedback(fitted, damping)
+            rows = feedback.factor
+            cost = ((rows @ judged[:, feedback.order][:, :, feedback.order]) * rows).sum(-1) / rows.diagonal(dim1=-2, dim2=-1).square()
+            found[name] = float(cost.mean() / judged.diagonal(dim1=-2, dim2=-1).mean())
 
         def leave(self, layer: Layer, before: Tensor, after: Tensor, state: dict[str, Tensor]) -> bool:
             return False

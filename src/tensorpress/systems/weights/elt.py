@@ -47,7 +47,7 @@ class Config:
     transform: str = "elt"  # elt, klt or none
     sensitivity: str = "outputs"  # of these, or of the loss (labels are drawn from the network's answers where none are given)
     always: bool = False  # transforms every layer, whether it pays or not
-    damping: float = 1.0  # added to the diagonal of G, as a share of its mean; the paper has none, which is worse at 2 bits and below
+    damping: float = 1e-3  # added to the diagonal of G, as a share of its mean
     examples: int = 256  # calibration inputs whose gradients are taken
     longest: int = 1024  # values of a vector; longer axes are not transformed
     correct: bool = True  # means and deviations of channels, in biases and BN statistics
@@ -80,14 +80,14 @@ class Side:
 
     def coded(self, level: float) -> Factors | None:
         """A and theta at the water level; None where everything is under it."""
-        rank = int((self.variances > level).sum())
+        rank = int((self.variances > max(level, 1e-8 * float(self.variances[0]))).sum())  # what is below is noise of the eigenvalues
         if not rank:
             return None
         spread = self.vectors.shape[1] * float(self.sensitivity.diagonal().mean() * self.variances[:rank].mean())
         basis = Grid.nearest(self.basis[:, :rank].numpy(), np.sqrt(12 * level / spread))  # an error in A and one in theta cost the same
         a = torch.from_numpy(basis.values()).double()
         pull = a.T @ self.sensitivity
-        theta = torch.linalg.lstsq(pull @ a, pull @ self.vectors, driver="gelsd").solution  # A's rounding is made good where it can be
+        theta = torch.linalg.solve(pull @ a + 1e-6 * torch.eye(rank), pull @ self.vectors)  # A^T G A is nearly 1: A's rounding is made good where it can be
         every = "oihwd"[: 1 + len(self.lengths)]
         own = every[self.axis]
         coded = Grid.nearest(theta.reshape(rank, *self.lengths).numpy(), np.sqrt(12 * level))
@@ -137,7 +137,12 @@ class Elt:
         plain: Form = Grid.nearest(weight.float().numpy(), np.sqrt(12 * level / mean))
         if self.config.transform == "none":
             return plain
-        forms = [f for f in (s.coded(level) for s in found if len(s.vectors) <= self.config.longest) if f is not None]
+        forms: list[Form] = []
+        for side in (s for s in found if len(s.vectors) <= self.config.longest):
+            try:
+                forms += filter(None, [side.coded(level)])
+            except InputError:  # so many bits that integers would be too large for exact sums
+                continue
 
         def price(form: Form) -> float:
             change = torch.from_numpy(form.values()) - weight.float()

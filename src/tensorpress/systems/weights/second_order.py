@@ -67,13 +67,14 @@ class SecondOrder:
         if self.config.allocation != "auto":
             return self._rounded(problem, bits, self.config.allocation)[0]
         if self not in problem.memory:  # the first pass tries, those after it know
-            found = {}
+            found, faults = {}, []
             for name in TRIED:
                 try:
                     found[name] = self._rounded(problem, bits, name)
-                except InputError:  # a network whose gradients cannot be taken; what is wrong with the network or its inputs, all will say
-                    if name == TRIED[-1] and not found:
-                        raise
+                except InputError as error:  # gradients that cannot be taken are no fault of the network's
+                    faults.append(error)
+            if not found:
+                raise faults[0]
             costs = {name: _cost(problem, *result) for name, result in found.items()}
             problem.memory[self] = min(costs, key=costs.__getitem__)
             problem.notes["allocation"] = {"chosen": problem.memory[self], "kl": costs}
