@@ -53,7 +53,7 @@ class Config:
     steps: int = 150  # of Adam, for each layer; 0: k-means
     lr: float = 0.03  # in mean distances between entries
     proximal: bool = True  # assignments move to neighbours only
-    trade: float = 1.0  # of the price on bits that the first codebooks were fitted at: what it has in the loss
+    trade: float = 0.2  # of the price on bits that the first codebooks were fitted at: what it has in the loss
     repair: float = 0.5  # how much of the prefix's errors a layer tries to undo, 0 to 1
     damping: float = 0.01  # added to the diagonal of H, as a share of its mean
     settled: bool = True  # means and deviations of channels are put right, by biases and norms
