@@ -50,7 +50,7 @@ class Bench:
         data = weights.assemble(self.network, forms, {})[0].to_bytes()
         return self.row(weights.Compressed(data, self.network, 0, 1, ()).model(), len(data), **facts)
 
-    def meet(self, method: str | Method, budget: str | float, *, count: int = CALIBRATION, labels: bool = False, options: Mapping[str, Any] | None = None, **facts: Any) -> Row:
+    def meet(self, method: str | Method, budget: str | float, /, *, count: int = CALIBRATION, labels: bool = False, options: Mapping[str, Any] | None = None, **facts: Any) -> Row:
         """The row of the best file of `method` within `budget`."""
         torch.manual_seed(self.seed)
         started = time.perf_counter()

@@ -32,6 +32,7 @@ class Problem:
     seed: int = 0
     progress: Progress = field(default=silent)
     notes: dict[str, Any] = field(default_factory=dict)  # what a system wants to be reported
+    memory: dict[Any, Any] = field(default_factory=dict)  # what a system found that does not hang on `bits`, for its next pass
     work: Work | None = None  # where finished layers are kept, for a run that is stopped
 
     @property

@@ -15,11 +15,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from torch import Tensor
+
 from tensorpress.blocks.forms import Form
 from tensorpress.core.card import Card
+from tensorpress.core.errors import InputError
+from tensorpress.pytorch.candidates import loss_of
 from tensorpress.pytorch.lockstep import lockstep
 from tensorpress.pytorch.rounding import Round, Rule
-from tensorpress.pytorch.weight_problem import Problem, common_step
+from tensorpress.pytorch.steps import ALLOCATIONS, steps_of
+from tensorpress.pytorch.weight_problem import Problem
+
+TRIED, JUDGED = ("common", "sensitive"), 128  # allocations; calibration inputs
 
 CARD = Card(
     id="second_order",
@@ -40,11 +47,14 @@ class Config:
     trade: float = 0.1  # what a bit is worth in the loop, in squared errors of a step at average importance; 0: rounds to the nearest
     repair: float = 0.5  # how much of the prefix's errors a layer tries to undo, 0 to 1
     damping: float = 0.01  # added to the diagonal of H, as a share of its mean
+    allocation: str = "auto"  # of steps: common, relative, sensitive, measured, or what of the first and third answers better at the first pass
     vector_bits: int = 5  # of mantissa, for biases, norms and statistics
     correct: bool = True  # means and deviations of channels, in biases and BN statistics
 
 
 def build(config: Config) -> SecondOrder:
+    if config.allocation not in ("auto", *ALLOCATIONS):
+        raise InputError(f"allocation {config.allocation!r} is none of auto, {', '.join(ALLOCATIONS)}")
     return SecondOrder(config)
 
 
@@ -53,10 +63,34 @@ class SecondOrder:
     config: Config
 
     def represent(self, problem: Problem, bits: float) -> Mapping[str, Form]:
-        inputs = problem.needed("second_order")
-        matrices = problem.matrices
-        step = common_step(list(matrices.values()), bits)
-        rule = Rule(self.config.trade, self.config.repair, self.config.damping)
-        visitor = Round(rule, problem, dict.fromkeys(matrices, step), vector_bits=self.config.vector_bits, correct=self.config.correct)
-        lockstep(problem.model, inputs, visitor)
-        return visitor.forms
+        problem.needed("second_order")
+        if self.config.allocation != "auto":
+            return self._rounded(problem, bits, self.config.allocation)[0]
+        if self not in problem.memory:  # the first pass tries, those after it know
+            found = {}
+            for name in TRIED:
+                try:
+                    found[name] = self._rounded(problem, bits, name)
+                except InputError:  # a network whose gradients cannot be taken; what is wrong with the network or its inputs, all will say
+                    if name == TRIED[-1] and not found:
+                        raise
+            costs = {name: _cost(problem, *result) for name, result in found.items()}
+            problem.memory[self] = min(costs, key=costs.__getitem__)
+            problem.notes["allocation"] = {"chosen": problem.memory[self], "kl": costs}
+            return found[problem.memory[self]][0]
+        return self._rounded(problem, bits, problem.memory[self])[0]
+
+    def _rounded(self, problem: Problem, bits: float, allocation: str) -> tuple[dict[str, Form], dict[str, Tensor]]:
+        """All forms, and the network's tensors with them."""
+        config = self.config
+        steps = steps_of(problem, bits, allocation)
+        visitor = Round(Rule(config.trade, config.repair, config.damping), problem, steps, vector_bits=config.vector_bits, correct=config.correct)
+        state = lockstep(problem.model, problem.needed("second_order"), visitor)
+        return visitor.forms, state
+
+
+def _cost(problem: Problem, forms: Mapping[str, Form], state: dict[str, Tensor]) -> float:
+    """KL of the answers to calibration inputs, as it would be at one bit a weight: each bit more is worth a factor of four."""
+    values = sum(w.numel() for w in problem.matrices.values())
+    bits = 8 * sum(forms[n].nbytes() for n in problem.matrices if n in forms) / values
+    return loss_of(problem, state, limit=JUDGED) * 4.0 ** (bits - 1)
