@@ -101,10 +101,10 @@ class Books:
     def start(self, name: str, price: float) -> CodebookWeights:
         found = [books_of(v, self.config.entries, price) for v in self.values[name]]
         most = max(len(centres) for centres, _, _ in found)
+        beyond = 4 * max(float(np.abs(v).max()) for v in self.values[name]) + 1e-6
         books, parts = np.zeros((len(found), most), np.float32), np.ones((len(found), most - 1), np.float32)
         for book, part, (centres, ends, _) in zip(books, parts, found):  # books of one tensor are of one size: what is more lies beyond all weights, at one place, so that it costs little
-            wide = max(float(centres[-1] - centres[0]), abs(float(centres[-1])), 1e-6)
-            book[: len(centres)], book[len(centres) :] = centres, centres[-1] + wide
+            book[: len(centres)], book[len(centres) :] = centres, beyond
             part[: len(ends)] = ends
         return CodebookWeights(self.weights[name], torch.from_numpy(books), self.groups[name], parts=torch.from_numpy(parts))
 
