@@ -51,7 +51,7 @@ class Config:
     least: int = 4096  # weights of a group, on average: what a codebook costs must pay
     entries: int = 64  # of a codebook, at the most: fewer where bits are dear
     steps: int = 150  # of Adam, for each layer; 0: k-means
-    lr: float = 0.03  # in mean distances between entries
+    lr: float = 0.03  # in median distances between entries
     proximal: bool = True  # assignments move to neighbours only
     trade: float = 0.2  # of the price on bits that the first codebooks were fitted at: what it has in the loss
     repair: float = 0.5  # how much of the prefix's errors a layer tries to undo, 0 to 1
@@ -136,7 +136,8 @@ class Joint(Settle):
         wanted = matrix(weights.latent.detach().double(), layer)
         wanted = (wanted + config.repair * torch.linalg.solve(stiff, (wanted @ shift).mT).mT).float()
         stiff = (stiff / mean).float()
-        gap = float((weights.books[:, 1:] - weights.books[:, :-1]).detach().mean()) if weights.books.shape[1] > 1 else 1.0
+        gaps = weights.books.detach().diff(dim=1)
+        gap = float(gaps[gaps > 0].median()) if bool((gaps > 0).any()) else 1.0
         with torch.no_grad():
             weights.latent.copy_(wanted.reshape(weights.latent.shape))
         if config.proximal:
