@@ -70,7 +70,8 @@ def test_fewer_bits_are_fewer_bytes_and_more_error(problem: Problem) -> None:
     sizes, errors = [f.nbytes() for f, _ in found], [e for _, e in found]
     assert sizes == sorted(sizes) and errors == sorted(errors, reverse=True)
     for bits in (1.0, 2.0, 4.0):  # what k-means is fitted at is what is asked for, but for its books
-        assert 8 * made(problem, bits, steps=0)[0].nbytes() / problem.model[0].weight.numel() == pytest.approx(bits, abs=0.6)
+        first, values = made(problem, bits, steps=0)[0], problem.model[0].weight.numel()
+        assert abs(8 * first.nbytes() / values - bits) < 0.25 + 11 * first.books.size / values
 
 
 def test_options_that_cannot_be_are_named() -> None:
