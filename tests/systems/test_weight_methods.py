@@ -21,7 +21,7 @@ from tensorpress.planning.weight_file import in_dtype
 from tensorpress.pytorch.weight_problem import Problem
 
 METHODS = list(registry.cards("method"))
-QUICK: Mapping[str, Mapping[str, Any]] = {}  # by id: options that make a system that trains fast enough for a test
+QUICK: Mapping[str, Mapping[str, Any]] = {"jlcm": {"steps": 10}, "pd_quant": {"steps": 10}}  # by id: options that make a system that trains fast enough for a test
 FRESH = """
 import hashlib, json, sys
 from tensorpress.planning.weight_file import WeightReader

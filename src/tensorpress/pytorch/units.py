@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from tensorpress.core.errors import InputError
-from tensorpress.pytorch.lockstep import Inputs
+from tensorpress.pytorch.lockstep import Inputs, unfused
 
 MOST = 4  # matrices of a unit: a residual block with its shortcut, or a layer of a transformer
 BATCH = 64
@@ -26,17 +25,6 @@ BATCH = 64
 class _Reached(Exception):
     def __init__(self, x: Tensor) -> None:
         self.x = x
-
-
-@contextmanager
-def unfused() -> Iterator[None]:
-    """Attention by its single operations: the fused one passes the layers by."""
-    before = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(before)
 
 
 class Units:

@@ -20,7 +20,7 @@ class CodebookWeights(Parametrisation):
     """Each value of `latent` by an entry of its row's book: the nearest one, or that of `fixed` where it is set. Gradients reach entries and latent values.
 
     `books`: [groups, entries]; `groups`: the book of each row. `zero`: every book has an exact zero, which stays.
-    `parts`: [groups, entries - 1], where a cell ends on the way to the next entry, 0 to 1; half way where not given.
+    `parts`: [groups, entries - 1], where a cell ends on the way to the next entry, as a share of it (a dear next one may lie within the cell); half way where not given.
     """
 
     groups: Tensor
@@ -63,7 +63,7 @@ class CodebookWeights(Parametrisation):
     def nearest(self) -> Tensor:
         """As `index`, whatever is fixed."""
         books = self._sorted()[0].double()
-        middles = (books[:, :-1] + self.parts * (books[:, 1:] - books[:, :-1]))[self.groups]
+        middles = (books[:, :-1] + self.parts * (books[:, 1:] - books[:, :-1])).cummax(1).values[self.groups]
         return torch.searchsorted(middles, self.latent.detach().double().reshape(len(self.latent), -1).contiguous()).reshape(self.latent.shape)
 
     def _of(self, books: Tensor, index: Tensor) -> Tensor:
@@ -124,4 +124,4 @@ def books_of(values: NDArray[np.float32], entries: int, price: float = 0.0) -> t
     gaps = np.maximum(np.diff(centres), 1e-30)
     parts = 0.5 + price * np.diff(cost) / (2 * gaps * gaps)
     share = count[count > 0] / max(len(ordered), 1)
-    return centres.astype(np.float32), parts.clip(0, 1).astype(np.float32), float(-(share * np.log2(share)).sum() * len(ordered))
+    return centres.astype(np.float32), parts.astype(np.float32), float(-(share * np.log2(share)).sum() * len(ordered))

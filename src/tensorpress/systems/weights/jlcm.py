@@ -16,7 +16,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -26,10 +25,9 @@ from tensorpress.core.errors import InputError
 from tensorpress.pytorch.lockstep import Layer, lockstep
 from tensorpress.pytorch.moments import matrix, moments
 from tensorpress.pytorch.parametrize import CodebookWeights
-from tensorpress.pytorch.parametrize.codebook import books_of
 from tensorpress.pytorch.rounding import Settle
-from tensorpress.pytorch.row_groups import row_groups
-from tensorpress.pytorch.weight_problem import Problem, solve
+from tensorpress.pytorch.row_groups import Books
+from tensorpress.pytorch.weight_problem import Problem
 
 CARD = Card(
     id="jlcm",
@@ -51,9 +49,9 @@ class Config:
     least: int = 4096  # weights of a group, on average: what a codebook costs must pay
     entries: int = 64  # of a codebook, at the most: fewer where bits are dear
     steps: int = 150  # of Adam, for each layer; 0: k-means
-    lr: float = 0.03  # in mean distances between entries
+    lr: float = 0.03  # in median distances between entries
     proximal: bool = True  # assignments move to neighbours only
-    trade: float = 1.0  # of the price on bits that the first codebooks were fitted at: what it has in the loss
+    trade: float = 0.2  # of the price on bits that the first codebooks were fitted at: what it has in the loss
     repair: float = 0.5  # how much of the prefix's errors a layer tries to undo, 0 to 1
     damping: float = 0.01  # added to the diagonal of H, as a share of its mean
     settled: bool = True  # means and deviations of channels are put right, by biases and norms
@@ -72,41 +70,12 @@ class JLCM:
 
     def represent(self, problem: Problem, bits: float) -> Mapping[str, Form]:
         inputs = problem.needed("jlcm")
-        books = Books({name: w.float() for name, w in problem.matrices.items()}, self.config)
+        books = Books({name: w.float() for name, w in problem.matrices.items()}, self.config.groups, self.config.least, self.config.entries)
         price = books.price(bits)
         visitor = Joint(self.config, problem, price, {name: books.start(name, price) for name in problem.matrices})
         lockstep(problem.model, inputs, visitor)
         rest = {name: first.form() for name, first in visitor.first.items() if name not in visitor.forms}
         return {**visitor.forms, **rest}
-
-
-class Books:
-    """Groups of rows of all weights, and codebooks of them for a price on bits that all share."""
-
-    def __init__(self, weights: Mapping[str, Tensor], config: Config) -> None:
-        self.weights, self.config = weights, config
-        self.groups = {n: row_groups(w, max(1, min(config.groups, round(w.numel() / config.least)))) for n, w in weights.items()}
-        self.values = {n: [w[self.groups[n] == g].flatten().numpy() for g in range(int(self.groups[n].max()) + 1)] for n, w in weights.items()}
-
-    def price(self, bits: float) -> float:
-        """In squared weights a bit, at which the entropy of all is `bits` a weight."""
-        count = sum(w.numel() for w in self.weights.values())
-        power = sum(float(w.double().square().sum()) for w in self.weights.values()) / max(count, 1)
-
-        def measured(price: float) -> float:
-            return sum(books_of(v, self.config.entries, price)[2] for parts in self.values.values() for v in parts) / count
-
-        return solve(measured, bits, 1e-7 * power, 1e2 * power, 16) if power > 0 else 1.0
-
-    def start(self, name: str, price: float) -> CodebookWeights:
-        found = [books_of(v, self.config.entries, price) for v in self.values[name]]
-        most = max(len(centres) for centres, _, _ in found)
-        books, parts = np.zeros((len(found), most), np.float32), np.ones((len(found), most - 1), np.float32)
-        for book, part, (centres, ends, _) in zip(books, parts, found):  # books of one tensor are of one size: what is more lies beyond all weights
-            wide = max(float(centres[-1] - centres[0]), abs(float(centres[-1])), 1e-6)
-            book[: len(centres)], book[len(centres) :] = centres, centres[-1] + wide * np.arange(1, most - len(centres) + 1)
-            part[: len(ends)] = ends
-        return CodebookWeights(self.weights[name], torch.from_numpy(books), self.groups[name], parts=torch.from_numpy(parts))
 
 
 class Joint(Settle):
@@ -136,7 +105,8 @@ class Joint(Settle):
         wanted = matrix(weights.latent.detach().double(), layer)
         wanted = (wanted + config.repair * torch.linalg.solve(stiff, (wanted @ shift).mT).mT).float()
         stiff = (stiff / mean).float()
-        gap = float((weights.books[:, 1:] - weights.books[:, :-1]).detach().mean()) if weights.books.shape[1] > 1 else 1.0
+        gaps = weights.books.detach().diff(dim=1)
+        gap = float(gaps[gaps > 0].median()) if bool((gaps > 0).any()) else 1.0
         with torch.no_grad():
             weights.latent.copy_(wanted.reshape(weights.latent.shape))
         if config.proximal:
