@@ -45,7 +45,7 @@ def pq_index(values: Tensor, p: float = 0.5, q: float = 1.0) -> float:
         return 0.0
     x = x / top
     norm_p, norm_q = float((x**p).sum()) ** (1 / p), float((x**q).sum()) ** (1 / q)
-    return float(1 - x.numel() ** (1 / q - 1 / p) * norm_p / norm_q
+    return float(1 - x.numel() ** (1 / q - 1 / p) * norm_p / norm_q)
 
 
 def pq_kept(index: float, count: int, p: float = 0.5, q: float = 1.0, eta: float = 0.0) -> int:
