@@ -10,9 +10,9 @@ from weight_checks.bench import Bench, Row, say
 CLAIM = "in equal bytes, trained rank pruning is ahead of the direct SVD, and of as much training without it that ends in the SVD (small networks on 14 x 14 MNIST)"
 WIDTH, SEEDS, EPOCHS, INPUTS = 12, 2, 5, 4_000
 SHARES, VALUE_BITS = (0.5, 0.3), 5.0  # of the dense network's numbers in its factors, and bits that each of them gets
-TRAINING = {"epochs": float(EPOCHS), "rate": 0.02}
+TRAINING = {"epochs": float(EPOCHS), "rate": 0.02, "layout": "channel"}
 VARIANTS = {
-    "direct SVD": {"epochs": 0.01, "rate": 1e-9, "period": 0},
+    "direct SVD": {"epochs": 0.01, "rate": 1e-9, "period": 0, "layout": "channel"},
     "training, then SVD": {**TRAINING, "period": 0, "nuclear": 0.0},
     "SVD every step": {**TRAINING, "period": 1, "nuclear": 0.0},  # low rank throughout: fine-tuning after the cut
     "trained rank pruning": {**TRAINING, "period": 20},

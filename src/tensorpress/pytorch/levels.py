@@ -42,5 +42,5 @@ def equally_filled(weight: Tensor, bits: float) -> CodebookWeights:
     found.fixed = torch.from_numpy(place).reshape(weight.shape)
     found.latent.requires_grad_(False)
     root = torch.from_numpy(np.sqrt(np.maximum(count, 1))).float()
-    found.books.register_hook(lambda gradient: gradient / root)
+    found.books.register_hook(lambda gradient: gradient / root)  # type: ignore[no-untyped-call]
     return found

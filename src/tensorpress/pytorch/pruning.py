@@ -28,7 +28,7 @@ def by_magnitude(weights: Mapping[str, Tensor], density: float, everywhere: bool
     if not weights:
         return {}
     every = torch.cat([w.detach().reshape(-1).float() for w in weights.values()])
-    parts = largest(every, round(density * every.numel())).split([w.numel() for w in weights.values()])
+    parts = largest(every, round(density * every.numel())).split([w.numel() for w in weights.values()])  # type: ignore[no-untyped-call]
     return {name: part.reshape(w.shape) for (name, w), part in zip(weights.items(), parts)}
 
 
@@ -45,12 +45,12 @@ def pq_index(values: Tensor, p: float = 0.5, q: float = 1.0) -> float:
         return 0.0
     x = x / top
     norm_p, norm_q = float((x**p).sum()) ** (1 / p), float((x**q).sum()) ** (1 / q)
-    return 1 - x.numel() ** (1 / q - 1 / p) * norm_p / norm_q
+    return float(1 - x.numel() ** (1 / q - 1 / p) * norm_p / norm_q)
 
 
 def pq_kept(index: float, count: int, p: float = 0.5, q: float = 1.0, eta: float = 0.0) -> int:
     """The least number of `count` values that a vector of PQ index `index` needs (theorem 2 of the same), at the most `count`."""
-    share = (1 + eta) ** (-q / (q - p)) * max(1 - index, 0.0) ** (q * p / (q - p))
+    share = float((1 + eta) ** (-q / (q - p)) * max(1 - index, 0.0) ** (q * p / (q - p)))
     return min(max(math.ceil(count * share - 1e-9), 0), count)
 
 

@@ -117,7 +117,7 @@ class Sap:
         counts = [round(spare * values.numel() / max(left, 1)) if all_of_it else self._dropped(values) for values in scopes]
         scale = min(1.0, spare / max(sum(counts), 1))
         kept = [largest(values, values.numel() - math.floor(count * scale)) for values, count in zip(scopes, counts)]
-        flat = torch.cat(kept).split([int(masks[name].sum()) for name in weights]) if weights else ()  # in the order of the weights, whatever the scope
+        flat = torch.cat(kept).split([int(masks[name].sum()) for name in weights]) if weights else ()  # type: ignore[no-untyped-call]
         found = {}
         for (name, weight), part in zip(weights.items(), flat):
             found[name] = torch.zeros_like(weight, dtype=torch.bool).masked_scatter(masks[name], part)

@@ -52,7 +52,7 @@ NEGLIGIBLE = 1e-4  # share of the energy that a cut may always take
 
 @dataclass(frozen=True)
 class Config:
-    layout: str = "channel"  # a kernel as [O, I h w], or 'spatial': [O w, I h]
+    layout: str = "spatial"  # a kernel as [O w, I h], or 'channel': [O, I h w]
     share: float = 0.0  # of the numbers, that factors may take in the given network; 0: what suits the bits
     value_bits: float = 6.0  # that a number is thought to take, where the share follows from the bits
     nuclear: float = 3e-4  # lambda, of the nuclear norm
