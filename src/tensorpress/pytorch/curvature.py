@@ -15,7 +15,7 @@ from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from tensorpress.core.errors import InputError
-from tensorpress.pytorch.lockstep import Inputs, _unfused
+from tensorpress.pytorch.lockstep import Inputs, unfused
 from tensorpress.pytorch.weight_problem import Problem
 
 BATCH = 8  # inputs whose gradients, with random signs, make one draw
@@ -62,7 +62,7 @@ def gradients(problem: Problem, names: Sequence[str], *, of: str = "loss", batch
     """
     inputs, generator = problem.needed("curvature"), problem.generator()
     for images, rows in parts(inputs, batch, limit):
-        with torch.enable_grad(), _unfused():
+        with torch.enable_grad(), unfused():
             state, leaves = _leaves(problem, names)
             out = _wide_answers(problem, state, images)
             count = len(images[0])
@@ -126,7 +126,7 @@ class Hessian:
         first = inputs if isinstance(inputs, Tensor) else inputs[0]
         total = min(len(first), self.limit)
         for images, rows in parts(inputs, self.batch, self.limit):
-            with torch.enable_grad(), _unfused(), sdpa_kernel(SDPBackend.MATH):
+            with torch.enable_grad(), unfused(), sdpa_kernel(SDPBackend.MATH):
                 state, leaves = _leaves(self.problem, self.names)
                 out = _wide_answers(self.problem, state, images)
                 share = len(images[0]) / total
