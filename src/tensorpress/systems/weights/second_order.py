@@ -5,6 +5,7 @@
                      target W x', not W x: what the prefix has broken is repaired where it can be
 
 Each layer is rounded when the pass reaches it, so it sees what the compressed prefix gives. Rounding minimises error + lambda x bits.
+Who gets how fine a step (pytorch/steps.py) is tried on the calibration inputs at the first pass: one step for all, or by what an error costs the outputs.
 
 Frantar, Ashkboos, Hoefler, Alistarh: GPTQ, ICLR 2023 (arXiv:2210.17323); Hassibi, Stork, Wolff: Optimal Brain Surgeon, 1993;
 the correction of the prefix's errors after Li et al., GPTAQ, 2025 (arXiv:2504.02692); bias correction after Nagel et al., DFQ, ICCV 2019.
