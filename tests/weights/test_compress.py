@@ -189,7 +189,7 @@ def test_another_architecture(small, tmp_path):
     small.save(tmp_path / "net.tpw")
     other = attention()
     before = copy.deepcopy(other)
-    with pytest.raises(InputError, match="missing: embed.weight.*unexpected: raw, empty, stem.weight"):
+    with pytest.raises(InputError, match=r"missing: embed.weight.*unexpected: raw, empty, stem.weight"):
         weights.load(tmp_path / "net.tpw", other)
     assert states_equal(other, before)
     wider = mixed()

@@ -94,7 +94,7 @@ class _Mode(TorchFunctionMode):
 
 
 @contextmanager
-def _unfused() -> Iterator[None]:
+def unfused() -> Iterator[None]:
     """Attention as single operations: its fused form hides its weights."""
     before = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
@@ -130,7 +130,7 @@ def lockstep(model: nn.Module, inputs: Inputs, visitor: Visitor, call: Callable[
     training = model.training
     model.eval()
     try:
-        with _unfused(), _Mode(names, original, state, visitor):
+        with unfused(), _Mode(names, original, state, visitor):
             (call or model)(*twice(inputs))
     except (RuntimeError, TypeError, ValueError, IndexError) as error:
         raise InputError(

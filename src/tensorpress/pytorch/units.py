@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from tensorpress.core.errors import InputError
-from tensorpress.pytorch.lockstep import Inputs, _unfused
+from tensorpress.pytorch.lockstep import Inputs, unfused
 
 MOST = 4  # matrices of a unit: a residual block with its shortcut, or a layer of a transformer
 BATCH = 64
@@ -60,7 +60,7 @@ class Units:
         for name, module in self.network.named_modules():
             handles += [module.register_forward_hook(hook(name), with_kwargs=True), module.register_forward_pre_hook(lambda m, a, n=name: order.append(n))]
         try:
-            with torch.no_grad(), _unfused():
+            with torch.no_grad(), unfused():
                 self.network(*(x[:2] for x in self.inputs))
         except (RuntimeError, TypeError, ValueError, IndexError) as error:
             raise InputError(f"the network does not run on the calibration inputs: {type(error).__name__}: {str(error).splitlines()[0][:200]}") from error
@@ -94,7 +94,7 @@ class Units:
 
     def _run(self, number: int, rows: Any, in_float: bool, given: Tensor | None = None) -> Tensor:
         self._at, self._rows, self._float, self._given = number, rows, in_float, given
-        with _unfused():
+        with unfused():
             found = self.network(*(x[rows] for x in self.inputs))
         return getattr(found, "logits", found)  # type: ignore[no-any-return]
 
@@ -125,7 +125,7 @@ class Units:
     @torch.no_grad()
     def through(self, number: int, x: Tensor, unit: Callable[[Tensor], Tensor] | None = None) -> Tensor:
         """What `unit`, or the original one, makes of `x`."""
-        with _unfused():
+        with unfused():
             return torch.cat([(unit or self._plain[number])(part) for part in x.split(BATCH)])
 
     def copy(self, number: int) -> nn.Module:

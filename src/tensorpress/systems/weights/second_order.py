@@ -28,6 +28,7 @@ from tensorpress.pytorch.steps import ALLOCATIONS, steps_of
 from tensorpress.pytorch.weight_problem import Problem, vector_bits
 
 TRIED, JUDGED = ("common", "sensitive"), 128  # allocations; calibration inputs
+CLEARLY = 1.33  # times the loss: what one step for all may cost more before it is given up. Few inputs judge, and where layers are alike it generalises better
 
 CARD = Card(
     id="second_order",
@@ -77,7 +78,7 @@ class SecondOrder:
             if not found:
                 raise faults[0]
             costs = {name: _cost(problem, *result) for name, result in found.items()}
-            problem.memory[self] = min(costs, key=costs.__getitem__)
+            problem.memory[self] = min(costs, key=lambda name: costs[name] / (CLEARLY if name == TRIED[0] else 1.0))
             problem.notes["allocation"] = {"chosen": problem.memory[self], "kl": costs}
             return found[problem.memory[self]][0]
         return self._rounded(problem, bits, problem.memory[self])[0]
