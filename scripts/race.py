@@ -37,8 +37,11 @@ import ctypes, pathlib, sys, threading, tensorpress._native as native
 file = pathlib.Path(native.__file__)
 if not file.is_relative_to(sys.argv[1]) or b"__tsan_read" not in file.read_bytes():
     sys.exit(f"not the instrumented copy, but {file}: a tensorpress in editable mode comes first; use an environment without it")
-count = ctypes.CDLL(sys.argv[2]).count
-threads = [threading.Thread(target=count, args=(10**6,)) for _ in range(2)]
+count, together = ctypes.CDLL(sys.argv[2]).count, threading.Barrier(2)
+def raced():  # one that ended before the other began would be in order, by Python's lock
+    together.wait()
+    count(10**7)
+threads = [threading.Thread(target=raced) for _ in range(2)]
 for thread in threads:
     thread.start()
 for thread in threads:
