@@ -45,12 +45,12 @@ def encode(
     speed = found.raw_nbytes / max(found.seconds, 1e-9) / MB
     share = found.nbytes / max(found.raw_nbytes, 1)
     beside(output).print(
-        f"{output}: {found.nbytes:,} bytes of {found.raw_nbytes:,} ({share:.1%}), {found.bits_per_value:.3f} bits a value, in {found.seconds:.1f} s ({speed:.0f} MB/s)", highlight=False
+        f"{output}: {found.nbytes:,} bytes of {found.raw_nbytes:,} ({share:.1%}), {found.bits_per_value:.3f} bits a value, in {found.seconds:.1f} s ({speed:.0f} MB/s)", highlight=False, soft_wrap=True
     )
     if found.relative_mse is not None:
-        beside(output).print(f"weights that were quantised: step {found.step_rms:.4g} of the root mean square of each {by}, squared error {found.relative_mse:.3g} of theirs", highlight=False)
+        beside(output).print(f"weights that were quantised: step {found.step_rms:.4g} of the root mean square of each {by}, squared error {found.relative_mse:.3g} of theirs", highlight=False, soft_wrap=True)
     if found.kept:
-        beside(output).print(f"bit for bit, for they are not finite or out of range: {', '.join(found.kept)}", highlight=False)
+        beside(output).print(f"bit for bit, for they are not finite or out of range: {', '.join(found.kept)}", highlight=False, soft_wrap=True)
 
 
 def decode(
@@ -68,4 +68,4 @@ def decode(
     seconds = time.monotonic() - began
     if json_ is not None:
         write_json(json_, {"source": source.name, "nbytes": nbytes, "tensors": tensors, "seconds": seconds})
-    beside(output).print(f"{output}: {tensors} tensors, {nbytes:,} bytes, in {seconds:.1f} s ({nbytes / max(seconds, 1e-9) / MB:.0f} MB/s)", highlight=False)
+    beside(output).print(f"{output}: {tensors} tensors, {nbytes:,} bytes, in {seconds:.1f} s ({nbytes / max(seconds, 1e-9) / MB:.0f} MB/s)", highlight=False, soft_wrap=True)

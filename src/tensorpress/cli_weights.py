@@ -86,9 +86,9 @@ def compress(
                 "layers": small.layers,
             },
         )
-    console.print(f"{output}: {headline(small.nbytes, small.raw_nbytes, small.bits_per_param)}, in {seconds:.1f} s", highlight=False)
+    console.print(f"{output}: {headline(small.nbytes, small.raw_nbytes, small.bits_per_param)}, in {seconds:.1f} s", highlight=False, soft_wrap=True)
     if small.kept:
-        console.print(kept_line(small.kept), highlight=False)
+        console.print(kept_line(small.kept), highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -128,7 +128,7 @@ def evaluate(
     row = {**small.row(), **found, "seconds": time.perf_counter() - begun, "layers": small.layers}
     if json_ is not None:
         write_json(json_, row)
-    console.print(lost(row), highlight=False)
+    console.print(lost(row), highlight=False, soft_wrap=True)
 
 
 def lost(row: dict[str, Any]) -> str:

@@ -10,6 +10,7 @@ import sys
 import numpy as np
 import pytest
 
+from tensorpress.blocks.prices import bits_by_magnitude
 from tensorpress.coding import adaptive, adaptive_fast_reference, adaptive_reference
 from tensorpress.core.errors import InputError, StreamError
 
@@ -293,10 +294,10 @@ def test_signs_that_go_on_are_learned(form: str) -> None:
 def test_bits_by_magnitude_add_up_to_the_string() -> None:
     rng = np.random.default_rng(0)
     tensors = [np.rint(rng.laplace(0, scale, (32, 16, 3, 3))).astype(np.int32) for scale in (0.5, 1)]
-    bits = adaptive.bits_by_magnitude(tensors)
+    bits = bits_by_magnitude(tensors)
     assert bits.shape == (16,) and bits.dtype == np.float64 and (bits > 0).all()
     counts = sum(np.bincount(np.minimum(np.abs(t), 15).reshape(-1), minlength=16) for t in tensors)
     assert abs((bits * counts).sum() / 8 - adaptive.encoded_nbytes(tensors, "small")) < 8
     assert bits[0] < bits[1] < bits[2] < bits[3]
     assert (np.diff(bits)[counts[1:] == 0] >= 1).all()
-    assert np.isfinite(adaptive.bits_by_magnitude([])).all()
+    assert np.isfinite(bits_by_magnitude([])).all()

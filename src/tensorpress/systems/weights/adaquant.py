@@ -49,9 +49,9 @@ class Config:
     measured: int = 32  # calibration inputs behind each measured loss
     steps: int = 100  # of Adam, a layer
     batch: int = 50  # inputs of a step
-    rate_weight: float = 0.005  # learning rates: of weights, in steps of the grid; of the steps' logarithms; of biases, in deviations of the output
-    rate_step: float = 0.01
-    rate_bias: float = 0.001
+    rate_weight: float = 0.005  # learning rate of weights, in steps of the grid
+    rate_step: float = 0.01  # learning rate of the steps' logarithms
+    rate_bias: float = 0.001  # learning rate of biases, in deviations of the output
 
 
 def build(config: Config) -> AdaQuant:

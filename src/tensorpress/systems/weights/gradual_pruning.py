@@ -46,9 +46,9 @@ LEAST_PRUNINGS = 8
 class Config:
     density: float = 0.0  # share of the weights that is kept; 0: what suits the bits
     value_bits: float = 4.5  # that a kept value is thought to take, where the density follows from the bits
-    epochs: float = 8.0
-    batch: int = 64
-    rate: float = 0.01
+    epochs: float = 8.0  # of the training
+    batch: int = 64  # inputs of a step
+    rate: float = 0.01  # learning rate
     teacher: float = 0.0  # share of the loss that is the original network's outputs; 1 without labels
     begin: float = 0.0  # part of the training before the first pruning
     end: float = 0.7  # and at which the last density is reached

@@ -50,9 +50,9 @@ class Config:
     m: int = 4  # of so many neighbours along the input
     pull: float = 2e-4  # lambda, what a dropped weight's gradient gets of the weight itself; 0: plain straight-through
     fixed: bool = False  # the first mask stays and only what it keeps is trained: one-shot pruning and fine-tuning
-    epochs: float = 8.0
-    batch: int = 64
-    rate: float = 0.01
+    epochs: float = 8.0  # of the training
+    batch: int = 64  # inputs of a step
+    rate: float = 0.01  # learning rate
     decay: float = 5e-4  # of all weights
     teacher: float = 0.0  # share of the loss that is the original network's outputs; 1 without labels
 

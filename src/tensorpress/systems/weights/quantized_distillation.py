@@ -54,11 +54,11 @@ class Config:
     by_rows: bool = False  # qd: a scale for each row, not for each tensor
     redistribute: bool = False  # dq: up to one bit more or less for a tensor, by the norm of its gradient; needs labels
     teacher: float = 0.5  # share of the loss that is the teacher's outputs; 1 without labels
-    temperature: float = 4.0
-    epochs: float = 8.0
+    temperature: float = 4.0  # of the teacher's softmax
+    epochs: float = 8.0  # of the training
     polish: float = 0.25  # of the epochs, at each further call
-    batch: int = 64
-    rate: float = 0.01
+    batch: int = 64  # inputs of a step
+    rate: float = 0.01  # learning rate
     near: float = 1.5  # ratio of bits within which a trained network serves again
 
 

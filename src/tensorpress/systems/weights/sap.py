@@ -48,8 +48,8 @@ SCOPES = ("neuron", "layer", "global")
 class Config:
     density: float = 0.0  # share of the weights that is kept; 0: what suits the bits
     value_bits: float = 4.5  # that a kept value is thought to take, where the density follows from the bits
-    p: float = 0.5
-    q: float = 1.0
+    p: float = 0.5  # of the PQ index, below q
+    q: float = 1.0  # of the PQ index
     eta: float = 0.0  # of the bound
     gamma: float = 1.0  # share of what the bound allows that is pruned
     beta: float = 0.9  # and the most of what is left, in one round
@@ -59,8 +59,8 @@ class Config:
     reach: bool = True  # the last round prunes to the density even where the index would not
     rewind: bool = True  # to the given weights before each round; else training goes on
     epochs: float = 4.0  # of a round
-    batch: int = 64
-    rate: float = 0.01
+    batch: int = 64  # inputs of a step
+    rate: float = 0.01  # learning rate
     teacher: float = 0.0  # share of the loss that is the original network's outputs; 1 without labels
     near: float = 1.5  # ratio of densities within which a trained network serves again
 

@@ -57,9 +57,9 @@ class Config:
     value_bits: float = 6.0  # that a number is thought to take, where the share follows from the bits
     nuclear: float = 3e-4  # lambda, of the nuclear norm
     period: int = 20  # steps between truncations, fewer where training is short; 0: only the last one
-    epochs: float = 8.0
-    batch: int = 64
-    rate: float = 0.01
+    epochs: float = 8.0  # of the training
+    batch: int = 64  # inputs of a step
+    rate: float = 0.01  # learning rate
     teacher: float = 0.0  # share of the loss that is the original network's outputs; 1 without labels
     near: float = 1.5  # ratio of shares within which a trained network serves again
 
