@@ -1,7 +1,7 @@
 """The native code under AddressSanitizer and UndefinedBehaviorSanitizer: builds a copy of the package, then runs tests and damaged payloads on it.
 
     make sanitize            all tests that need no network, 10,000 damaged payloads; for every instruction set of this machine
-    make sanitize QUICK=1    the tests of kernels, 1,000 payloads
+    make sanitize QUICK=1    the tests of kernels for the first and the last instruction set, 1,000 payloads
 
 The copy stands in a folder of its own in front of the path; Python itself is not instrumented, so the sanitizer's library is loaded before it and
 leaks are not looked for. Where the compiler has no such library this says so and is no failure.
@@ -88,13 +88,15 @@ def main() -> int:
     pytest = [sys.executable, "-m", "pytest", "-q", "-x", "--capture=sys", "-p", "no:cacheprovider", *(QUICK if arguments.quick else ALL)]
     fuzz = [sys.executable, str(ROOT / "native" / "fuzz" / "payloads.py"), "--cases", "1000" if arguments.quick else "10000"]
     told = set()
-    for isa in instruction_sets():
+    sets = instruction_sets()
+    tested = {sets[0], sets[-1]} if arguments.quick else set(sets)
+    for isa in sets:
         began = time.monotonic()
         at = {**env, "TENSORPRESS_ISA": isa}
         fuzzed = subprocess.run(fuzz, env=at, cwd=ROOT, stdout=subprocess.PIPE, text=True)
         told.add(fuzzed.stdout)
         print(f"{fuzzed.stdout}sanitize: {isa}: payloads took {time.monotonic() - began:.0f} s", flush=True)
-        if fuzzed.returncode or subprocess.run(pytest, env=at, cwd=ROOT).returncode:
+        if fuzzed.returncode or (isa in tested and subprocess.run(pytest, env=at, cwd=ROOT).returncode):
             return 1
         print(f"sanitize: {isa}: {time.monotonic() - began:.0f} s", flush=True)
     if len(told) > 1:
