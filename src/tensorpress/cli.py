@@ -47,7 +47,6 @@ from tensorpress.cli_parts import (
     network_of,
     out,
     parse_options,
-    parse_triple,
     write_json,
 )
 from tensorpress.console import one_line
@@ -109,7 +108,7 @@ def calibrate(
     from tensorpress import features
     from tensorpress.pytorch.pictures import open_pictures
 
-    pre = {"mean": parse_triple(mean, "--mean"), "std": parse_triple(std, "--std"), "resize": resize, "crop": crop, "label_offset": label_offset}
+    pre: dict[str, Any] = {"mean": mean, "std": std, "resize": resize, "crop": crop, "label_offset": label_offset}
     network, wanted, _ = network_of(arch, model, weights, **pre)
     chosen = open_pictures(images, limit=calib_limit)
     with Bar() as bar:
@@ -162,7 +161,7 @@ def evaluate(
 
     if html is not None:
         need_plotly()
-    pre = {"mean": parse_triple(mean, "--mean"), "std": parse_triple(std, "--std"), "resize": resize, "crop": crop, "label_offset": label_offset}
+    pre: dict[str, Any] = {"mean": mean, "std": std, "resize": resize, "crop": crop, "label_offset": label_offset}
     network, wanted, name = network_of(arch, model, weights, **pre)
     plan = features.load(plan_path) if plan_path is not None else None
     if plan is not None and (any(v is not None for v in (max_drop, max_kl, ratio, bits, quality, calib_images)) or set_):

@@ -48,7 +48,7 @@ def leaderboard(
     from tensorpress.report.board import board_table, write_board
 
     chosen = boards.variants(None if codecs is None else [name.strip() for name in codecs.split(";") if name.strip()])
-    pre = {"mean": cli.parse_triple(mean, "--mean"), "std": cli.parse_triple(std, "--std"), "resize": resize, "crop": crop, "label_offset": label_offset}
+    pre: dict[str, Any] = {"mean": mean, "std": std, "resize": resize, "crop": crop, "label_offset": label_offset}
     network, wanted, name = cli.network_of(arch, model, weights, **pre)
     calibration, test = cli.calibration_and_test(images, labels, None, calib_limit, limit, None)
     truth: Any = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -38,8 +38,7 @@ def dump(
     from tensorpress import dumps
     from tensorpress.pytorch.pictures import open_pictures
 
-    pre: dict[str, Any] = {"mean": cli.parse_triple(mean, "--mean"), "std": cli.parse_triple(std, "--std"), "resize": resize, "crop": crop}
-    network, wanted, _ = cli.network_of(arch, model, weights, **pre, label_offset=label_offset)
+    network, wanted, _ = cli.network_of(arch, model, weights, mean=mean, std=std, resize=resize, crop=crop, label_offset=label_offset)
     pictures = open_pictures(images, limit=limit)
     with cli.Bar() as bar:
         found = dumps.write(

@@ -88,7 +88,10 @@ def command_line() -> str:
     return " ".join(["tensorpress", *words])
 
 
-def network_of(arch: str | None, model: str | None, weights: Path | None, **preprocessing: Any) -> tuple[Any, Any, str]:
+def network_of(
+    arch: str | None, model: str | None, weights: Path | None, *, mean: str | None = None, std: str | None = None, **preprocessing: Any
+) -> tuple[Any, Any, str]:
+    """(network, its preprocessing, its name) of what a command was given; `mean` and `std` as they stand there."""
     from tensorpress.pytorch.networks.factory import source
     from tensorpress.pytorch.networks.pixels import preprocessing as preprocessing_of
     from tensorpress.pytorch.weights import load_network
@@ -97,7 +100,8 @@ def network_of(arch: str | None, model: str | None, weights: Path | None, **prep
         raise InputError(f"--arch {arch} needs --weights: a network with random weights has nothing to lose")
     if model is not None and arch is None:
         err.print(one_line(f"tensorpress: --model {model} runs the code of {source(model)}"), highlight=False, soft_wrap=True)
-    network = load_network(arch=arch, model=model, weights=weights, **preprocessing)
+    triples = {"mean": parse_triple(mean, "--mean"), "std": parse_triple(std, "--std")}
+    network = load_network(arch=arch, model=model, weights=weights, **triples, **preprocessing)
     return network, preprocessing_of(network), arch or Path(str(model)).name
 
 

@@ -20,8 +20,8 @@ from tensorpress.cli_parts import (
     Set,
     Std,
     Weights,
+    network_of,
     parse_options,
-    parse_triple,
     write_json,
 )
 from tensorpress.core.errors import InputError
@@ -64,7 +64,7 @@ def compress(
     from tensorpress.cli_parts import out as console
     from tensorpress.report.weights import headline, kept_line
 
-    network, wanted = _network(arch, model, weights, mean, std, resize, crop)
+    network, wanted, _ = network_of(arch, model, weights, mean=mean, std=std, resize=resize, crop=crop)
     inputs, labels = (None, None) if calib_images is None else read_inputs(calib_images, wanted, None, calib_limit)
     begun = time.perf_counter()
     with Bar() as bar:
@@ -116,7 +116,7 @@ def evaluate(
     from tensorpress.evaluate.weights import compare
     from tensorpress.files import read_bytes
 
-    network, wanted = _network(arch, model, weights, mean, std, resize, crop, label_offset)
+    network, wanted, _ = network_of(arch, model, weights, mean=mean, std=std, resize=resize, crop=crop, label_offset=label_offset)
     if images is None:
         raise InputError("--images is needed: a folder of pictures or an .npz")
     inputs, truth = read_inputs(images, wanted, labels, limit)
@@ -125,9 +125,9 @@ def evaluate(
     after = facade.load(file, copy.deepcopy(network))
     with Bar() as bar:
         found = compare(network, after, inputs, None if truth is None else truth + wanted.label_offset, batch=batch, progress=bar)
-    row = {**small.row(), **found, "seconds": time.perf_counter() - begun, "layers": small.layers}
+    row = {**small.row(), **found, "seconds": time.perf_counter() - begun}
     if json_ is not None:
-        write_json(json_, row)
+        write_json(json_, {**row, "layers": small.layers})
     console.print(lost(row), highlight=False, soft_wrap=True)
 
 
@@ -138,29 +138,6 @@ def lost(row: dict[str, Any]) -> str:
         else f"top-1 {row['top1']:.2f} % of {row['top1_reference']:.2f} % (drop {row['drop_points']:+.2f} points), "
     )
     return f"{row['nbytes']:,} bytes, {row['bits_per_param']:.3f} bits a parameter: {top1}agreement {row['agreement']:.4f}, KL {row['kl']:.4g} nats, {row['images']} inputs"
-
-
-def _network(
-    arch: str | None,
-    model: str | None,
-    weights: Path | None,
-    mean: str | None,
-    std: str | None,
-    resize: int | None,
-    crop: int | None,
-    label_offset: int | None = None,
-) -> tuple[Any, Any]:
-    from tensorpress.cli_parts import network_of
-
-    pre = {
-        "mean": parse_triple(mean, "--mean"),
-        "std": parse_triple(std, "--std"),
-        "resize": resize,
-        "crop": crop,
-        "label_offset": label_offset,
-    }
-    network, wanted, _ = network_of(arch, model, weights, **pre)
-    return network, wanted
 
 
 def read_inputs(path: Path, wanted: Any, labels: Path | None, limit: int | None) -> tuple[Any, Any]:

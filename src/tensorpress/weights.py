@@ -24,6 +24,7 @@ from tensorpress.core import registry
 from tensorpress.core.atomic import write_atomically
 from tensorpress.core.container import MAX_NBYTES
 from tensorpress.core.errors import InputError
+from tensorpress.files import read_bytes
 from tensorpress.planning.weight_file import Tensor as Stored
 from tensorpress.planning.weight_file import WeightFile, WeightReader
 from tensorpress.pytorch.calibration import Progress, silent
@@ -32,7 +33,7 @@ from tensorpress.pytorch.state import array_of, dtype_of, fill, state_of
 from tensorpress.pytorch.weight_problem import Method, Problem
 from tensorpress.pytorch.work import Work
 
-FAMILY, DEFAULT = "weights", "second_order"
+DEFAULT = "second_order"
 REFERENCE_BITS = 32  # what a raw weight is counted as
 KEPT_BITS, VECTOR_BITS = 10, 7  # of mantissa, for matrices and for vectors that no system has taken
 LEAST_BITS, MOST_BITS = 0.02, 16.0
@@ -284,12 +285,12 @@ def assemble(model: nn.Module, forms: Mapping[str, Form], made: Mapping[str, Any
             matrix = tensor.ndim >= 2
             if matrix and name in parameters and tensor.is_floating_point():
                 left.append(name)
-            form = kept_form(tensor, name, KEPT_BITS if matrix else VECTOR_BITS)
+            form = kept_form(tensor, KEPT_BITS if matrix else VECTOR_BITS)
         stored.append(Stored(name, dtype, shape, form))
     return WeightFile(tuple(stored), made), tuple(left)
 
 
-def kept_form(tensor: Tensor, name: str, bits: int) -> Form:
+def kept_form(tensor: Tensor, bits: int) -> Form:
     """Floats with `bits` of mantissa where they are finite; all else bit for bit."""
     if tensor.dtype in (torch.float64, torch.float32, torch.float16, torch.bfloat16) and bool(torch.isfinite(tensor.float()).all()):
         return Rounded.nearest(tensor.detach().float().cpu().numpy(), bits)
@@ -298,9 +299,5 @@ def kept_form(tensor: Tensor, name: str, bits: int) -> Form:
 
 def load(path: str | Path, model: nn.Module, *, max_nbytes: int = MAX_NBYTES) -> nn.Module:
     """`model` with the weights of a file, in eval mode. InputError where it is of another architecture, StreamError where it is damaged."""
-    try:
-        data = Path(path).read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}") from error
-    fill(model, WeightReader(data, max_nbytes=max_nbytes), str(path))
+    fill(model, WeightReader(read_bytes(Path(path)), max_nbytes=max_nbytes), str(path))
     return model.eval()

@@ -34,7 +34,7 @@ LAYERS: Mapping[Any, str] = {
     **({F.rms_norm: "rms_norm"} if hasattr(F, "rms_norm") else {}),
 }
 # the arguments that may be parameters or buffers, by operation; all others have a weight and a bias behind their input
-TENSORS = {"batch_norm": ("running_mean", "running_var", "weight", "bias"), "embedding": ("input", "weight"), "layer_norm": ("normalized_shape", "weight", "bias"),
+TENSORS = {"batch_norm": ("running_mean", "running_var", "weight", "bias"), "embedding": ("weight",), "layer_norm": ("normalized_shape", "weight", "bias"),
            "rms_norm": ("normalized_shape", "weight"), "group_norm": ("num_groups", "weight", "bias")}  # fmt: skip
 CONVOLUTION = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
 
@@ -71,7 +71,7 @@ class _Mode(TorchFunctionMode):
         place = {id(v): self.names[id(v)] for v in (*args, *kwargs.values()) if isinstance(v, Tensor) and id(v) in self.names}
         if not place or not isinstance(args[0], Tensor) or args[0].shape[:1].numel() % 2:
             return function(*args, **kwargs)
-        roles = ("input", *TENSORS.get(kind, ())) if kind not in ("embedding",) and "conv" not in kind and kind != "linear" else CONVOLUTION
+        roles = ("input", *TENSORS[kind]) if kind in TENSORS else CONVOLUTION
         named = dict(zip(roles, args)) | kwargs
         tensors = {role: place[id(v)] for role, v in named.items() if isinstance(v, Tensor) and id(v) in place}
         half = args[0].shape[0] // 2
