@@ -75,8 +75,8 @@ def mean(values: list[float]) -> float:
 
 def decoded(problem: Problem, forms: Mapping[str, Form]) -> tuple[int, nn.Module]:
     """Bytes of the whole file with these forms, and the network that it decodes to."""
-    data = weights.assemble(problem.model, forms, {})[0].to_bytes()
-    return len(data), weights.Compressed(data, problem.model, 0, 1, ()).model()
+    data = weights.assemble(problem.model, forms, {}).to_bytes()
+    return len(data), weights.Compressed(data, problem.model).model()
 
 
 def within(method: Method, problem: Problem, nbytes: int, rounds: int = 9) -> tuple[int, nn.Module]:

@@ -56,7 +56,7 @@ def measure(name: str, data: Path, wanted: argparse.Namespace) -> None:
         torch.manual_seed(wanted.seed)
         seconds = clock()
         forms = weights.build("second_order", allocation=allocation).represent(problem, bits)
-        made = weights.Compressed(weights.assemble(network, forms, {})[0].to_bytes(), network, 0, 1, ())
+        made = weights.Compressed(weights.assemble(network, forms, {}).to_bytes(), network)
         found = judge(before, outputs(made.model(), inputs.test[:judged]), inputs.test_labels[:judged])
         row = {"network": name, "method": "second_order", "setting": f"{bits:g} bits", "allocation": allocation, "calibration": count, "nbytes": made.nbytes, **found}
         first = rows[0]["nbytes"] if rows else made.nbytes

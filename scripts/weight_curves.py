@@ -121,8 +121,8 @@ class Ours:
         seconds = clock()
         problem = Problem(self.network, self.inputs, None, self.options.seed)
         forms = weights.build().represent(problem, target)
-        file, left = weights.assemble(self.network, forms, {"recipe": weights.DEFAULT})
-        made = weights.Compressed(file.to_bytes(), self.network, self.judge.raw_nbytes, self.judge.parameters, left)
+        file = weights.assemble(self.network, forms, {"recipe": weights.DEFAULT})
+        made = weights.Compressed(file.to_bytes(), self.network)
         return self.row(made, f"{target:g} bits", seconds(), bits=target)
 
     def budget(self, text: str) -> Row:

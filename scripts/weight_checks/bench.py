@@ -47,8 +47,8 @@ class Bench:
 
     def whole(self, forms: Mapping[str, Form], **facts: Any) -> Row:
         """The row of the whole file with these forms; what has none is kept at 16 bits."""
-        data = weights.assemble(self.network, forms, {})[0].to_bytes()
-        return self.row(weights.Compressed(data, self.network, 0, 1, ()).model(), len(data), **facts)
+        data = weights.assemble(self.network, forms, {}).to_bytes()
+        return self.row(weights.Compressed(data, self.network).model(), len(data), **facts)
 
     def meet(self, method: str | Method, budget: str | float, /, *, count: int = CALIBRATION, labels: bool = False, options: Mapping[str, Any] | None = None, **facts: Any) -> Row:
         """The row of the best file of `method` within `budget`."""

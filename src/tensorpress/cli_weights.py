@@ -121,7 +121,7 @@ def evaluate(
         raise InputError("--images is needed: a folder of pictures or an .npz")
     inputs, truth = read_inputs(images, wanted, labels, limit)
     begun = time.perf_counter()
-    small = facade.Compressed.of(read_bytes(file), network)
+    small = facade.Compressed(read_bytes(file), network)
     after = facade.load(file, copy.deepcopy(network))
     with Bar() as bar:
         found = compare(network, after, inputs, None if truth is None else truth + wanted.label_offset, batch=batch, progress=bar)

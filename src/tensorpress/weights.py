@@ -67,9 +67,6 @@ class Compressed:
 
     data: bytes
     network: nn.Module  # the original
-    raw_nbytes: int
-    parameters: int
-    kept: tuple[str, ...] = ()  # matrices that no system has taken: 16 bits each
     notes: Mapping[str, Any] = field(default_factory=dict)
     tried: Sequence[Mapping[str, float]] = ()
 
@@ -78,16 +75,26 @@ class Compressed:
         return len(self.data)
 
     @property
+    def parameters(self) -> int:
+        """Values of the state, tied ones once."""
+        return values_of(self.network)
+
+    @property
+    def raw_nbytes(self) -> int:
+        """Of these at 32 bits each."""
+        return self.parameters * REFERENCE_BITS // 8
+
+    @property
+    def kept(self) -> tuple[str, ...]:
+        """Matrices that no system has taken: 16 bits each."""
+        entries = WeightReader(self.data, max_nbytes=1 << 62).entries
+        parameters = dict(self.network.named_parameters())
+        return tuple(e.name for e in entries if e.form in (Rounded.id, Plain.id) and len(e.shape) >= 2 and e.name in parameters and parameters[e.name].is_floating_point())
+
+    @property
     def bits_per_param(self) -> float:
         """Of the whole file, for each value of the state."""
         return 8 * self.nbytes / max(self.parameters, 1)
-
-    @classmethod
-    def of(cls, data: bytes, network: nn.Module) -> Compressed:
-        """What a file's bytes are beside the network that they stand for."""
-        state = [t.numel() for t, same in state_of(network).values() if not same]
-        reader = WeightReader(data, max_nbytes=1 << 62)
-        return cls(data, network, sum(state) * REFERENCE_BITS // 8, sum(state), tuple(reader.made.get("kept", ())))
 
     def row(self) -> dict[str, Any]:
         """The keys that every row of results has of a file."""
@@ -115,6 +122,10 @@ class Compressed:
         from tensorpress.report.weights import table
 
         return table(self)
+
+
+def values_of(network: nn.Module) -> int:
+    return sum(tensor.numel() for tensor, same in state_of(network).values() if not same)
 
 
 def layers(data: bytes) -> list[dict[str, Any]]:
@@ -162,10 +173,7 @@ def compress(
     The file never exceeds the budget. InputError where it cannot be met (with the least that can), for NaN weights, unusable inputs and unknown options.
     """
     method = build(recipe, **(options or {})) if isinstance(recipe, str) else recipe
-    state = state_of(model)
-    parameters = sum(t.numel() for t, same in state.values() if not same)
-    raw = sum(t.numel() * REFERENCE_BITS // 8 for t, same in state.values() if not same)
-    for name, (tensor, _) in state.items():
+    for name, (tensor, _) in state_of(model).items():
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             at = [int(i) for i in (~torch.isfinite(tensor)).nonzero()[0]]
             raise InputError(f"weight {name!r} has {float(tensor[tuple(at)])} at {at}: mend the network first")
@@ -182,35 +190,41 @@ def compress(
     made = {"recipe": recipe if isinstance(recipe, str) else type(recipe).__name__, **({"options": dict(options)} if options else {})}
     weights = sum(t.numel() for t in problem.matrices.values())
     tried: list[dict[str, float]] = []
-    kept: dict[int, tuple[bytes, tuple[str, ...]]] = {}
+    made_files: dict[int, bytes] = {}
 
     def at(target: float) -> int:
         """Bytes of the file with about `target` bits for each weight."""
         forms = method.represent(problem, target) if weights else {}
-        file, left = assemble(model, forms, made)
-        data = file.to_bytes()
-        kept[len(data)] = data, left
+        data = assemble(model, forms, made).to_bytes()
+        made_files[len(data)] = data
         tried.append({"bits": target, "nbytes": len(data)})
         return len(data)
 
     def result(nbytes: int) -> Compressed:
-        data, left = kept[nbytes]
-        if place is not None:
-            place.clear()
-        return Compressed(data, model, raw, parameters, left, dict(problem.notes), tuple(tried))
+        return Compressed(made_files[nbytes], model, dict(problem.notes), tuple(tried))
 
     if not weights:
-        return result(at(MOST_BITS))
-    if max_drop is not None and evaluate is not None:
-        return _by_score(at, result, evaluate, model, max_drop)
-    limit = parse_budget(f"{bits}bits" if bits is not None else budget if budget is not None else "10%", raw, parameters)
+        found = result(at(MOST_BITS))
+    elif max_drop is not None and evaluate is not None:
+        found = _by_score(at, result, evaluate, model, max_drop)
+    else:
+        found = result(_within(at, *_limits(model, problem, f"{bits}bits" if bits is not None else budget if budget is not None else "10%", made), weights))
+    if place is not None:
+        place.clear()
+    return found
+
+
+def _limits(model: nn.Module, problem: Problem, budget: str | float, made: Mapping[str, Any]) -> tuple[int, int]:
+    """(the budget in bytes, what is taken where all large weights are zero). InputError where the first is below the second."""
+    parameters = values_of(model)
+    limit = parse_budget(budget, parameters * REFERENCE_BITS // 8, parameters)
     blank = {name: Grid(np.zeros(tuple(t.shape), np.int32), np.zeros(1, np.int32)) for name, t in problem.matrices.items()}
-    least = len(assemble(model, blank, made)[0].to_bytes())
+    least = len(assemble(model, blank, made).to_bytes())
     if limit < least:
         raise InputError(
             f"a budget of {limit} bytes is below the least that this network can take: {least} bytes, with all of its large weights at zero"
         )
-    return result(_within(at, limit, least, weights))
+    return limit, least
 
 
 def _within(at: Callable[[float], int], limit: int, least: int, weights: int) -> int:
@@ -271,10 +285,9 @@ def _by_score(
     return best
 
 
-def assemble(model: nn.Module, forms: Mapping[str, Form], made: Mapping[str, Any]) -> tuple[WeightFile, tuple[str, ...]]:
-    """The whole state as a file: `forms` where there is one, all else as it is or at 16 bits; and the matrices among these."""
-    parameters = dict(model.named_parameters())
-    stored, left = [], []
+def assemble(model: nn.Module, forms: Mapping[str, Form], made: Mapping[str, Any]) -> WeightFile:
+    """The whole state as a file: `forms` where there is one, all else as it is or at 16 bits."""
+    stored = []
     for name, (tensor, same) in state_of(model).items():
         dtype, shape = dtype_of(tensor, name), tuple(tensor.shape)
         if same:
@@ -282,12 +295,9 @@ def assemble(model: nn.Module, forms: Mapping[str, Form], made: Mapping[str, Any
             continue
         form = forms.get(name)
         if form is None:
-            matrix = tensor.ndim >= 2
-            if matrix and name in parameters and tensor.is_floating_point():
-                left.append(name)
-            form = kept_form(tensor, KEPT_BITS if matrix else VECTOR_BITS)
+            form = kept_form(tensor, KEPT_BITS if tensor.ndim >= 2 else VECTOR_BITS)
         stored.append(Stored(name, dtype, shape, form))
-    return WeightFile(tuple(stored), made), tuple(left)
+    return WeightFile(tuple(stored), made)
 
 
 def kept_form(tensor: Tensor, bits: int) -> Form:

@@ -36,7 +36,7 @@ def problem() -> Problem:
 def lost(problem: Problem, **options: Any) -> tuple[float, Mapping[str, Any]]:
     """KL of the predictions, and the forms."""
     forms = weights.build("pd_quant", **options).represent(problem, 1.5)
-    net = weights.Compressed(weights.assemble(problem.model, forms, {})[0].to_bytes(), problem.model, 0, 1, ()).model()
+    net = weights.Compressed(weights.assemble(problem.model, forms, {}).to_bytes(), problem.model).model()
     with torch.no_grad():
         before, after = (F.log_softmax(n(problem.inputs), 1) for n in (problem.model, net))
     return float(F.kl_div(after, before, log_target=True, reduction="batchmean")), forms

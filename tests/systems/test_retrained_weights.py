@@ -37,8 +37,8 @@ def problem() -> Problem:
 
 
 def loss(problem: Problem, forms: dict[str, Form]) -> float:
-    data = weights.assemble(problem.model, forms, {})[0].to_bytes()
-    network = weights.Compressed(data, problem.model, 0, 1, ()).model()
+    data = weights.assemble(problem.model, forms, {}).to_bytes()
+    network = weights.Compressed(data, problem.model).model()
     assert isinstance(problem.inputs, Tensor) and problem.labels is not None
     return float(F.cross_entropy(network(problem.inputs).detach(), problem.labels))
 

@@ -49,7 +49,7 @@ def problem(network: nn.Module, seed: int = 0) -> Problem:
 def whole(method: str, network: nn.Module, bits: float) -> bytes:
     torch.manual_seed(0)
     forms = weights.build(method, **QUICK.get(method, {})).represent(problem(network), bits)
-    return weights.assemble(network, forms, {})[0].to_bytes()
+    return weights.assemble(network, forms, {}).to_bytes()
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -59,7 +59,7 @@ def test_forms_are_finite_and_a_fresh_process_decodes_the_same(method, network, 
     assert set(forms) & set(problem(network).matrices), "no matrix is represented"
     assert all(np.isfinite(form.values()).all() for form in forms.values())
     assert all(torch.equal(before[name], value) for name, value in network.state_dict().items()), "the system changed the network that it was given"
-    file, _ = weights.assemble(network, forms, {})
+    file = weights.assemble(network, forms, {})
     path = tmp_path / "net.tpw"
     path.write_bytes(file.to_bytes())
     found = json.loads(subprocess.run([sys.executable, "-c", FRESH, str(path)], capture_output=True, text=True, check=True, timeout=120).stdout)

@@ -87,6 +87,7 @@ def test_errors_that_are_fed_back_lose_less_than_rounding():
 
 def test_kept_matrices_are_named(small):
     assert small.kept == ("raw",)
+    assert weights.Compressed(small.data, mixed()).kept == ("raw",), "a file alone says so as well"
     assert "raw" in small.report()
 
 
