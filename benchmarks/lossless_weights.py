@@ -11,10 +11,8 @@ time, the best of three, of those that take seconds one.
 from __future__ import annotations
 
 import argparse
-import json
 import lzma
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -24,8 +22,7 @@ from typing import Any
 import numpy as np
 
 from tensorpress.core import registry
-from tensorpress.core.atomic import write_atomically
-from tensorpress.evaluate.machine import machine
+from tensorpress.evaluate.record import write_record
 
 ROOT = Path(__file__).parents[1]
 Arrays = list[np.ndarray]
@@ -147,10 +144,7 @@ def main() -> int:
             print(f"  {row['coder']:20} {row['bytes']:>12,} B {row['share']:7.2%}  {row['encode MB/s']:8} MB/s  {row['decode MB/s']:8} MB/s", flush=True)
     if options.only or options.no_slow:
         return 0
-    commit = subprocess.run(["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"], capture_output=True, text=True, check=False)
-    report = {"command": "python benchmarks/lossless_weights.py", "commit": commit.stdout.strip() or "unknown", "machine": machine(), "seconds": round(time.monotonic() - began, 1), "rows": rows}
-    options.json.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(options.json, (json.dumps(report, indent=1) + "\n").encode())
+    write_record(options.json, "python benchmarks/lossless_weights.py", time.monotonic() - began, rows)
     print(f"{options.json}: {len(rows)} rows")
     return 0
 

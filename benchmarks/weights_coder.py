@@ -12,7 +12,6 @@ a coder that looks at neighbours may fall below it. Times are CPU seconds of the
 from __future__ import annotations
 
 import argparse
-import json
 import lzma
 import os
 import statistics
@@ -31,8 +30,7 @@ from rich.table import Table
 from safetensors.numpy import load_file
 
 from tensorpress.coding import adaptive
-from tensorpress.core.atomic import write_atomically
-from tensorpress.evaluate.machine import checkout_commit, machine
+from tensorpress.evaluate.record import write_record
 
 Layers = list[NDArray[np.int32]]
 STEPS = {"cifar10/resnet20": (0.045, 0.07, 0.1, 0.14), "cifar10/resnet56": (0.045, 0.07, 0.1, 0.14)}
@@ -117,16 +115,7 @@ def main() -> int:
             table.add_row(name, step, form, f"{count:,}", f"{row['bits_per_value']:.2f}", f"{row['nbytes']:,}", f"{entropy:,.0f}", percent, f"{xz:,}" if xz else "", *speeds)
     Console(width=140).print(table)
     if args.json:
-        words = [*sys.argv[1:]]
-        facts = {
-            "command": " ".join(["python benchmarks/weights_coder.py", *words]),
-            "commit": checkout_commit(Path(adaptive.__file__).parents[1]),
-            "machine": machine(),
-            "seconds": round(time.monotonic() - began, 1),
-            "rows": rows,
-        }
-        args.json.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(args.json, (json.dumps(facts, indent=1) + "\n").encode())
+        write_record(args.json, " ".join(["python benchmarks/weights_coder.py", *sys.argv[1:]]), time.monotonic() - began, rows)
     return 0
 
 

@@ -20,8 +20,7 @@ from typing import Any
 import numpy as np
 
 from tensorpress import weights_stream
-from tensorpress.core.atomic import write_atomically
-from tensorpress.evaluate.machine import machine
+from tensorpress.evaluate.record import write_record
 from tensorpress.safetensors_file import front_of, laid_out
 
 ROOT = Path(__file__).parents[1]
@@ -96,11 +95,8 @@ def main() -> int:
                 row |= {f"{verb} MB/s": round(raw / found["seconds"] / MB, 1), f"{verb} MB a processor second": round(raw / found["busy"] / MB, 1), f"{verb} peak by largest tensor": round(found["peak"] / largest, 2)}
             rows.append(row)
             print("  ".join(f"{k} {v}" for k, v in row.items()), flush=True)
-    commit = subprocess.run(["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"], capture_output=True, text=True, check=False)
     command = f"python benchmarks/weights_stream.py --megabytes {options.megabytes} --seed {options.seed}"
-    report = {"command": command, "commit": commit.stdout.strip() or "unknown", "machine": machine(), "seconds": round(time.monotonic() - began, 1), "rows": rows}
-    options.json.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(options.json, (json.dumps(report, indent=1) + "\n").encode())
+    write_record(options.json, command, time.monotonic() - began, rows)
     print(f"{options.json}: {len(rows)} rows")
     return 0
 

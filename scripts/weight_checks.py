@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import json
 import sys
 import time
 from pathlib import Path
@@ -29,10 +28,9 @@ def main() -> None:
 
     from weight_checks.bench import Bench, InputError, say
 
-    from tensorpress.core.atomic import write_atomically
-    from tensorpress.evaluate.machine import PACKAGE, checkout_commit, machine
+    from tensorpress.evaluate.machine import PACKAGE, checkout_commit
+    from tensorpress.evaluate.record import write_record
 
-    ROWS.mkdir(parents=True, exist_ok=True)
     try:
         for name in known if "all" in wanted.systems else wanted.systems:
             check = importlib.import_module(f"weight_checks.{name}")
@@ -40,18 +38,9 @@ def main() -> None:
             torch.manual_seed(wanted.seed)
             started, commit = time.perf_counter(), checkout_commit(PACKAGE)
             shown, rows = check.run(Bench(getattr(check, "NETWORK", "resnet20"), wanted.seed))
-            facts = {
-                "command": f"python scripts/weight_checks.py {name}" + (f" --seed {wanted.seed}" if wanted.seed else ""),
-                "commit": commit,
-                "machine": machine(),
-                "seconds": round(time.perf_counter() - started, 1),
-                "system": name,
-                "claim": check.CLAIM,
-                "direction_shown": bool(shown),
-                "rows": rows,
-            }
-            write_atomically(ROWS / f"{name}.json", (json.dumps(facts, indent=1) + "\n").encode())
-            say(f"{name}: direction {'shown' if shown else 'not shown'}, {facts['seconds']} s")
+            seconds, command = time.perf_counter() - started, f"python scripts/weight_checks.py {name}" + (f" --seed {wanted.seed}" if wanted.seed else "")
+            write_record(ROWS / f"{name}.json", command, seconds, rows, commit=commit, system=name, claim=check.CLAIM, direction_shown=bool(shown))
+            say(f"{name}: direction {'shown' if shown else 'not shown'}, {seconds:.1f} s")
     except InputError as error:
         sys.exit(f"weight_checks: {error}")
 

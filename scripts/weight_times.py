@@ -17,11 +17,9 @@ from typing import Any
 import numpy as np
 import torch
 
-import tensorpress
 from tensorpress import weights
 from tensorpress.cli_parts import Bar
-from tensorpress.core.atomic import write_atomically
-from tensorpress.evaluate.machine import checkout_commit, machine
+from tensorpress.evaluate.record import write_record
 from tensorpress.planning.weight_file import WeightReader
 from tensorpress.pytorch.pictures import open_pictures
 from tensorpress.pytorch.weights import load_network, preprocessing
@@ -77,8 +75,7 @@ def main() -> None:
         old[arch] = measured(arch, Path(data))
         print(json.dumps(old[arch]), flush=True)
     rows = [old[arch] for arch in SUBJECTS if arch in old]
-    record = {"command": "python scripts/weight_times.py", "commit": checkout_commit(Path(tensorpress.__file__).parent), "machine": machine(), "seconds": time.perf_counter() - begun, "rows": rows}
-    write_atomically(OUT, (json.dumps(record, indent=1) + "\n").encode())
+    write_record(OUT, "python scripts/weight_times.py", time.perf_counter() - begun, rows)
 
 
 if __name__ == "__main__":
