@@ -123,16 +123,14 @@ def rest(problem: Problem, trained: nn.Module, forms: Mapping[str, Form]) -> dic
 
 
 class Once(Generic[T]):
-    """Keeps what was trained for a problem while a budget is searched for, so that only the last stage moves."""
-
-    def __init__(self) -> None:
-        self._kept: tuple[Problem, float, T] | None = None
+    """Keeps what was trained for a problem, in its memory, while a budget is searched for, so that only the last stage moves."""
 
     def __call__(self, problem: Problem, setting: float, train: Callable[[], T], near: float = 1.0) -> T:
         """What was trained last where that was for this problem and a `setting` (above 0) within a factor `near`; else what `train` gives."""
-        kept = self._kept
-        if kept is not None and kept[0] is problem and 1 / near <= kept[1] / setting <= near:
-            return kept[2]
+        if self in problem.memory:
+            before, kept = problem.memory[self]
+            if 1 / near <= before / setting <= near:
+                return kept  # type: ignore[no-any-return]
         found = train()
-        self._kept = problem, setting, found
+        problem.memory[self] = setting, found
         return found
